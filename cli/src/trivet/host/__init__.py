@@ -1,0 +1,1 @@
+"""What sets a node up, keeps its processes running, and takes it all away again."""

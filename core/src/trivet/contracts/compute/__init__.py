@@ -1,0 +1,1 @@
+"""Contracts of the compute service: nodes, images, virtual machines, hypervisors."""

@@ -1,0 +1,1 @@
+"""The operations of the compute service, one file each."""

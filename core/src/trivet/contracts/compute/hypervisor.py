@@ -1,0 +1,133 @@
+"""The law for hypervisor drivers: what runs guests on one node.
+
+The driver is told whole domains and single acts; it decides nothing. What it runs it also
+records with the domain (id, generation, epoch), so that the cluster's state can be rebuilt
+from its nodes. A domain that the driver did not define is never listed and never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from trivet.contracts.compute.node import Inventory
+from trivet.contracts.compute.vm import CpuTuning, Power
+from trivet.contracts.driver import Driver
+from trivet.contracts.model import Model, ResourceId
+
+
+class DomainDisk(Model):
+    """A disk reached as NBD over a unix socket. Write errors stop the guest, they are
+    never shown to it."""
+
+    name: str
+    socket: str
+    export: str
+    serial: str
+    boot_order: int | None = None
+
+
+class DomainNic(Model):
+    """A card on a tap device that the network service has made; never made here."""
+
+    device: str
+    mac: str
+    mtu: int
+
+
+class DomainSpec(Model):
+    """A whole domain. `id` is the VM's; `name` is for people."""
+
+    id: ResourceId
+    name: str
+    project: str
+    generation: int
+    epoch: int
+    vcpus: int
+    memory_mib: int
+    firmware: str = "bios"
+    cpu: CpuTuning = CpuTuning()
+    disks: tuple[DomainDisk, ...] = ()
+    nics: tuple[DomainNic, ...] = ()
+
+
+class DomainState(Model):
+    """A domain as it is. `generation` and `epoch` are what was recorded with it; `reason` is
+    why it has that power (`booted`, `shutdown`, `destroyed`, `crashed`, `io_error`, `user`,
+    `unknown`); `ready` once the serial console has shown the guest's READY or a login."""
+
+    id: ResourceId
+    name: str
+    generation: int
+    epoch: int
+    power: Power
+    reason: str = "unknown"
+    memory_mib: int = 0
+    vcpus: int = 0
+    ready: bool = False
+
+
+class Act(StrEnum):
+    """A single act on a domain. `shutdown` asks the guest (ACPI); `destroy` does not."""
+
+    START = "start"
+    SHUTDOWN = "shutdown"
+    DESTROY = "destroy"
+    RESET = "reset"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+
+
+class DomainEvent(Model):
+    """Something changed with that domain; `power` and `reason` as in `DomainState`. Only a
+    hint to look: events may be lost."""
+
+    id: ResourceId
+    power: Power
+    reason: str
+
+
+Listener = Callable[[DomainEvent], None]
+
+
+class Hypervisor(Driver, Protocol):
+    """Runs guests on this node.
+
+    `define` of what is defined alike does nothing; of a stopped domain replaces it; of a
+    running one keeps it for the next start. Acts are idempotent: starting what runs,
+    destroying what is stopped, or undefining what is gone succeeds. An act on an unknown
+    domain raises `Refused(NOT_FOUND)`; `undefine` of a running one `Refused(IN_USE)`.
+    """
+
+    async def inventory(self) -> Inventory:
+        """What this node has."""
+        ...
+
+    async def define(self, domain: DomainSpec) -> None:
+        """Make the domain known, with all of its metadata; does not start it."""
+        ...
+
+    async def undefine(self, id_: ResourceId) -> None:
+        """Forget a stopped domain and its console log."""
+        ...
+
+    async def act(self, id_: ResourceId, act: Act) -> None:
+        """Do one act; returns when the hypervisor has accepted it (`shutdown` takes longer)."""
+        ...
+
+    async def domains(self) -> tuple[DomainState, ...]:
+        """All domains of Trivet on this node."""
+        ...
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` in the event loop whenever a domain changes."""
+        ...
+
+    async def console_log(self, id_: ResourceId, max_bytes: int) -> bytes:
+        """The end of what the serial console has shown since the last start."""
+        ...
+
+    async def console_path(self, id_: ResourceId) -> str:
+        """The unix socket of the serial console of a running domain."""
+        ...

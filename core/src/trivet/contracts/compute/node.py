@@ -1,0 +1,93 @@
+"""Node: one server of the cluster, as its own agent found it and as the cluster sees it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from trivet.contracts.model import Model
+from trivet.contracts.resource import Kind, Resource, Scope, Status
+
+
+class Accel(StrEnum):
+    """How guests run: by the processor, or by translation (slow, said out loud)."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class NumaCell(Model):
+    """A NUMA node: its processors, memory, and free huge pages by page size in KiB."""
+
+    id: int
+    cpus: tuple[int, ...]
+    memory_mib: int
+    hugepages: dict[int, int] = {}
+
+
+class SriovFunction(Model):
+    """A physical function that can have virtual ones."""
+
+    address: str
+    interface: str | None
+    driver: str | None
+    total_vfs: int
+    vfs: int
+
+
+class UsbDevice(Model):
+    """A USB device of the host; ids are four hex digits."""
+
+    bus: int
+    device: int
+    vendor_id: str
+    product_id: str
+    description: str = ""
+
+
+class Inventory(Model):
+    """What a node has: found by the hypervisor driver, not asked for."""
+
+    hypervisor: str
+    hypervisor_version: str
+    accel: Accel
+    accel_reason: str
+    architecture: str = "x86_64"
+    cpu_model: str = ""
+    cpus: int
+    memory_mib: int
+    cells: tuple[NumaCell, ...] = ()
+    sriov: tuple[SriovFunction, ...] = ()
+    usb: tuple[UsbDevice, ...] = ()
+    firmware: tuple[str, ...] = ("bios",)
+
+
+class NodeSpec(Model):
+    """`maintenance`: takes no new work. `overcommit_cpu`: vcpus per processor at most."""
+
+    maintenance: bool = False
+    overcommit_cpu: float = Field(default=8.0, ge=1, le=64)
+    reserved_memory_mib: int = Field(default=1024, ge=0)
+
+
+class NodeStatus(Status):
+    """`used_*` is what is promised to VMs; `heard_at` when its agent last reported (UTC)."""
+
+    inventory: Inventory | None = None
+    allocatable_vcpus: int = 0
+    allocatable_memory_mib: int = 0
+    used_vcpus: int = 0
+    used_memory_mib: int = 0
+    address: str | None = None
+    heard_at: datetime | None = None
+
+
+class Node(Resource[NodeSpec, NodeStatus]):
+    """A server of the cluster."""
+
+    kind: str = "Node"
+
+
+NODE = Kind(Node, "node", "nodes", "compute", Scope.CLUSTER, "A server of the cluster")

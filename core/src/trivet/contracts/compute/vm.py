@@ -1,0 +1,180 @@
+"""Vm: a virtual machine, what was asked of it and how it is.
+
+Power as asked is `running`, `stopped` or `paused`; power as seen can also be `unknown`, which
+never reads as stopped. A guest that powers itself off has its `spec.power` set to `stopped` by
+its node's agent: the guest's owner asked, from inside.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from trivet.contracts.event import EventType
+from trivet.contracts.model import Model, Name, ResourceId
+from trivet.contracts.resource import Kind, Resource, Scope, Status
+
+
+class Power(StrEnum):
+    """Power of a VM."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    UNKNOWN = "unknown"
+
+
+class WantedPower(StrEnum):
+    """Power that can be asked for."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+
+
+class DiskRequest(Model):
+    """A disk of a VM: made with it and deleted with it. The first one gets the image."""
+
+    name: Name = "root"
+    size_gib: int = Field(ge=1, le=65536)
+    replicas: int = Field(default=1, ge=1, le=3)
+    pool: Name | None = None
+    thin: bool = True
+
+
+class NicRequest(Model):
+    """A network card: on which network, with which address (else one is chosen), behind
+    which security groups."""
+
+    network: Name
+    address: str | None = Field(default=None, max_length=45)
+    security_groups: tuple[Name, ...] = ("default",)
+
+
+class CpuTuning(Model):
+    """`shares` weigh against other VMs; `reservation` and `limit` in per cent of one
+    processor for each vcpu; `pin` binds vcpu i to host processor pin[i]."""
+
+    shares: int | None = Field(default=None, ge=2, le=262144)
+    limit_pct: int | None = Field(default=None, ge=1, le=100)
+    pin: tuple[int, ...] = ()
+
+
+class Placement(Model):
+    """Where the VM may run: `nodes` empty means anywhere."""
+
+    nodes: tuple[Name, ...] = ()
+    keep_together: tuple[Name, ...] = ()
+    keep_apart: tuple[Name, ...] = ()
+    strength: str = Field(default="must", pattern="^(must|prefer)$")
+
+
+class VmSpec(Model):
+    """What is asked of a VM."""
+
+    vcpus: int = Field(default=1, ge=1, le=256)
+    memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
+    image: Name | None = None
+    clone: str = Field(default="linked", pattern="^(linked|full)$")
+    disks: tuple[DiskRequest, ...] = Field(default=(), max_length=16)
+    nics: tuple[NicRequest, ...] = Field(default=(), max_length=8)
+    power: WantedPower = WantedPower.RUNNING
+    firmware: str = Field(default="bios", pattern="^(bios|uefi)$")
+    cpu: CpuTuning = CpuTuning()
+    placement: Placement = Placement()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> VmSpec:
+        names = [d.name for d in self.disks]
+        if len(set(names)) != len(names):
+            raise ValueError("two disks have the same name")
+        if self.image and not self.disks:
+            raise ValueError("an image needs a disk to go on: disks[0]")
+        if self.cpu.pin and len(self.cpu.pin) != self.vcpus:
+            raise ValueError("cpu.pin names one processor for each vcpu")
+        return self
+
+
+class VmDisk(Model):
+    """A disk as it is: the volume behind it, and whether it is attached."""
+
+    name: str
+    volume: str
+    attached: bool = False
+    epoch: int = 0
+
+
+class VmNic(Model):
+    """A network card as it is: the port behind it."""
+
+    port: str
+    network: str
+    mac: str | None = None
+    addresses: tuple[str, ...] = ()
+
+
+class VmStatus(Status):
+    """`epoch` grows with every start: what runs under an older one is not this VM."""
+
+    power: Power = Power.STOPPED
+    node: str | None = None
+    epoch: int = 0
+    addresses: tuple[str, ...] = ()
+    disks: tuple[VmDisk, ...] = ()
+    nics: tuple[VmNic, ...] = ()
+    accel: str | None = None
+    guest_ready: bool = False
+    placement: str = ""
+
+
+class Vm(Resource[VmSpec, VmStatus]):
+    """A virtual machine."""
+
+    kind: str = "Vm"
+
+    def settled(self) -> bool:
+        """Settled also means: the power that was asked for is the power that is seen."""
+        failed = self.status.phase == "failed"
+        return super().settled() and (failed or self.status.power.value == self.spec.power.value)
+
+
+VM_EVENTS = {
+    Power.RUNNING: EventType("compute", "vm", "started"),
+    Power.STOPPED: EventType("compute", "vm", "stopped"),
+    Power.PAUSED: EventType("compute", "vm", "paused"),
+    Power.UNKNOWN: EventType("compute", "vm", "lost"),
+}
+VM_RESUMED = EventType("compute", "vm", "resumed")
+VM_PLACED = EventType("compute", "vm", "placed")
+VM_BOOTED = EventType("compute", "vm", "booted")
+
+
+def _vm_events(before: Vm | None, after: Vm | None) -> tuple[EventType, ...]:
+    if before is None or after is None:
+        return ()
+    events: list[EventType] = []
+    if after.status.node and after.status.node != before.status.node:
+        events.append(VM_PLACED)
+    was, now = before.status.power, after.status.power
+    if was is Power.PAUSED and now is Power.RUNNING:
+        events.append(VM_RESUMED)
+    elif was is not now:
+        events.append(VM_EVENTS[now])
+    if after.status.guest_ready and not before.status.guest_ready:
+        events.append(VM_BOOTED)
+    return tuple(events)
+
+
+VM = Kind(
+    Vm,
+    "vm",
+    "vms",
+    "compute",
+    Scope.PROJECT,
+    "A virtual machine",
+    extra_events=_vm_events,
+    extra_event_types=(*VM_EVENTS.values(), VM_RESUMED, VM_PLACED, VM_BOOTED),
+)
+
+VmId = ResourceId

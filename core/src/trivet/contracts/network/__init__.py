@@ -1,0 +1,1 @@
+"""Contracts of the network service: networks, ports, switches, gateways, addresses."""

@@ -1,0 +1,1 @@
+"""The operations of the network service, one file each."""

@@ -1,0 +1,69 @@
+"""Port: a place on a network where one card plugs in, with its MAC and its addresses.
+
+`ready` means: plugged on its node, and the firewall of that node has its rules for it. Until
+then the port passes nothing.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trivet.contracts.event import EventType
+from trivet.contracts.model import Model, Name
+from trivet.contracts.resource import Kind, Resource, Scope, Status
+
+MAC_PATTERN = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
+
+
+class PortSpec(Model):
+    """`addresses`: one for each subnet is chosen where none is asked for. `node` is where the
+    port is wanted to be plugged; the compute service says so."""
+
+    network: Name
+    addresses: tuple[str, ...] = Field(default=(), max_length=2)
+    mac: str | None = Field(default=None, pattern=MAC_PATTERN)
+    security_groups: tuple[Name, ...] = Field(default=("default",), max_length=16)
+    hostname: Name | None = None
+    node: Name | None = None
+
+
+class PortStatus(Status):
+    """`device` is the tap's name on `node`."""
+
+    mac: str | None = None
+    addresses: tuple[str, ...] = ()
+    node: str | None = None
+    device: str | None = None
+    vni: int | None = None
+    mtu: int | None = None
+    network_id: str | None = None
+
+
+class Port(Resource[PortSpec, PortStatus]):
+    """A place on a network where a card plugs in."""
+
+    kind: str = "Port"
+
+
+PORT_PLUGGED = EventType("network", "port", "plugged")
+PORT_UNPLUGGED = EventType("network", "port", "unplugged")
+
+
+def _port_events(before: Port | None, after: Port | None) -> tuple[EventType, ...]:
+    had = before.status.node if before else None
+    has = after.status.node if after else None
+    if had == has:
+        return ()
+    return (*((PORT_UNPLUGGED,) if had else ()), *((PORT_PLUGGED,) if has else ()))
+
+
+PORT = Kind(
+    Port,
+    "port",
+    "ports",
+    "network",
+    Scope.PROJECT,
+    "A place on a network where a card plugs in",
+    extra_events=_port_events,
+    extra_event_types=(PORT_PLUGGED, PORT_UNPLUGGED),
+)

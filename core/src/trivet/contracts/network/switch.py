@@ -1,0 +1,81 @@
+"""The law for switch drivers: one node's part of the distributed switch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trivet.contracts.driver import Driver
+from trivet.contracts.model import Model, ResourceId
+
+
+class Segment(Model):
+    """A network's part on this node. `peers` are the tunnel addresses (VTEPs) of the other
+    nodes that have members."""
+
+    network: ResourceId
+    vni: int
+    mtu: int
+    generation: int
+    local_vtep: str | None = None
+    peers: tuple[str, ...] = ()
+
+
+class RemoteStation(Model):
+    """A guest on another node: where frames for it go."""
+
+    mac: str
+    vtep: str
+    addresses: tuple[str, ...] = ()
+
+
+class Plug(Model):
+    """A tap on a segment. `up` false: the tap is there and passes nothing."""
+
+    port: ResourceId
+    vni: int
+    device: str
+    mac: str
+    addresses: tuple[str, ...]
+    mtu: int
+    generation: int
+    up: bool
+
+
+class SwitchState(Model):
+    """What is on the node, read from the links themselves and the records on them."""
+
+    segments: tuple[Segment, ...] = ()
+    plugs: tuple[Plug, ...] = ()
+
+
+class Switch(Driver, Protocol):
+    """One node's part of the distributed switch.
+
+    Each `ensure` makes what is asked so, whatever was there; each removal finds absence
+    normal. A plug on a segment that is not there raises `Refused(NOT_FOUND)`. Only links whose
+    name begins with the context's prefix are ever seen or touched.
+    """
+
+    async def ensure_segment(self, segment: Segment) -> None:
+        """Make the segment (a bridge, a tunnel) as asked."""
+        ...
+
+    async def remove_segment(self, vni: int) -> None:
+        """Remove a segment, its tunnel, and what is plugged there."""
+        ...
+
+    async def ensure_plug(self, plug: Plug) -> None:
+        """Make the tap, on its segment, up or down as asked; keeps a guest connected."""
+        ...
+
+    async def remove_plug(self, device: str) -> None:
+        """Remove the tap."""
+        ...
+
+    async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
+        """Make exactly these the remote guests of the segment."""
+        ...
+
+    async def state(self) -> SwitchState:
+        """What is on the node."""
+        ...

@@ -1,0 +1,1 @@
+"""Contracts of the security service: firewalls, users, tokens, roles, projects, audit."""

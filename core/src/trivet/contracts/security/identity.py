@@ -1,0 +1,103 @@
+"""Users, roles, projects and tokens: who may do what, where.
+
+A token is shown once, when it is made; what is kept is a hash of it. A user holds roles in
+projects or in the cluster ('*'). Roles `admin`, `operator`, `member` and `viewer` are built in.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from trivet.contracts.model import Model, Name
+from trivet.contracts.resource import Kind, Resource, Scope, Status
+
+
+class ProjectSpec(Model):
+    """A project: resources of its own, apart from those of others."""
+
+    description: str = Field(default="", max_length=200)
+
+
+class ProjectStatus(Status):
+    """A project's status."""
+
+
+class Project(Resource[ProjectSpec, ProjectStatus]):
+    """A separate set of resources."""
+
+    kind: str = "Project"
+
+
+class RoleSpec(Model):
+    """Permission patterns: `compute.vm.*`, `*.*.get`."""
+
+    permissions: tuple[str, ...] = Field(max_length=256)
+    description: str = Field(default="", max_length=200)
+
+
+class RoleStatus(Status):
+    """A role's status; `builtin` ones can't be changed."""
+
+    builtin: bool = False
+
+
+class Role(Resource[RoleSpec, RoleStatus]):
+    """A named set of permissions."""
+
+    kind: str = "Role"
+
+
+class RoleBinding(Model):
+    """A role held in a project; '*' is the cluster, and with it every project."""
+
+    role: Name
+    project: str = Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)$")
+
+
+class UserSpec(Model):
+    """A person or a program."""
+
+    roles: tuple[RoleBinding, ...] = Field(default=(), max_length=256)
+    disabled: bool = False
+    description: str = Field(default="", max_length=200)
+
+
+class UserStatus(Status):
+    """A user's status."""
+
+
+class User(Resource[UserSpec, UserStatus]):
+    """Who can hold tokens and roles."""
+
+    kind: str = "User"
+
+
+class TokenSpec(Model):
+    """Whose token, and until when (None: until revoked)."""
+
+    user: Name
+    expires_at: datetime | None = None
+    description: str = Field(default="", max_length=200)
+
+
+class TokenStatus(Status):
+    """`hash` is SHA-256 of the secret part, which has 256 bits of randomness."""
+
+    hash: str = Field(default="", repr=False)
+    last_used_at: datetime | None = None
+
+
+class Token(Resource[TokenSpec, TokenStatus]):
+    """What proves who calls. The secret itself is not in it."""
+
+    kind: str = "Token"
+
+
+PROJECT = Kind(
+    Project, "project", "projects", "security", Scope.CLUSTER, "A set of resources apart"
+)
+ROLE = Kind(Role, "role", "roles", "security", Scope.CLUSTER, "A named set of permissions")
+USER = Kind(User, "user", "users", "security", Scope.CLUSTER, "Who can hold tokens and roles")
+TOKEN = Kind(Token, "token", "tokens", "security", Scope.CLUSTER, "What proves who calls")

@@ -1,0 +1,1 @@
+"""The operations of the storage service, one file each."""

@@ -1,0 +1,6 @@
+"""The common operations on pools."""
+
+from trivet.contracts.endpoint import crud
+from trivet.contracts.storage.pool import POOL
+
+CRUD = crud(POOL)

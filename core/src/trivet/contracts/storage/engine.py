@@ -1,0 +1,142 @@
+"""The law for volume engines: what keeps replicas on one node and attaches volumes there.
+
+A replica is served under an epoch-named export (`<volume id>.e<epoch>`), so ending the server
+fences whoever held it. A volume is attached on the node of its holder: one block graph over
+its replicas, shown as NBD on a unix socket. What an engine keeps it also records beside the
+thing (id, size, epoch, generation), and `replicas()` reads those records back. The servers and
+the attached graphs outlive the service that started them: `open()` finds them again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from trivet.contracts.driver import Driver
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.pool import PoolMember, PoolUsage
+
+
+class PoolOnNode(Model):
+    """A node's part of a pool; `devices` are the device paths of the member's disks."""
+
+    id: ResourceId
+    name: str
+    member: PoolMember
+    devices: tuple[str, ...] = ()
+
+
+class ReplicaSpec(Model):
+    """A replica to be kept in a pool of this node. `source` is the volume whose replica in
+    the same pool it begins as a copy of (`linked`: sharing blocks, where the pool can)."""
+
+    volume: ResourceId
+    pool: ResourceId
+    size_bytes: int
+    generation: int
+    thin: bool = True
+    source: ResourceId | None = None
+    linked: bool = True
+
+
+class ReplicaRecord(Model):
+    """A replica as found on the node. `epoch` is the highest it was ever served under;
+    `serving` the epoch it is served under now."""
+
+    volume: ResourceId
+    pool: ResourceId
+    size_bytes: int
+    generation: int
+    epoch: int = 0
+    used_bytes: int = 0
+    serving: int | None = None
+    complete: bool = True
+
+
+class ServedReplica(Model):
+    """How a served replica is reached: a unix socket for its own node, host and port for others."""
+
+    volume: ResourceId
+    epoch: int
+    export: str
+    socket: str
+    host: str | None = None
+    port: int | None = None
+
+
+class AttachSpec(Model):
+    """A volume to be attached on this node: its in-sync replicas, the local one first."""
+
+    volume: ResourceId
+    epoch: int
+    size_bytes: int
+    replicas: tuple[ServedReplica, ...]
+
+
+class AttachedVolume(Model):
+    """A volume attached on this node; `healthy` false: its graph is there but broken."""
+
+    volume: ResourceId
+    epoch: int
+    socket: str
+    export: str
+    healthy: bool = True
+
+
+class VolumeEngine(Driver, Protocol):
+    """Keeps replicas and attaches volumes on this node.
+
+    All acts are idempotent. `create` of what is there alike does nothing, and a create that
+    was cut is found incomplete and begun anew. `serve` with an epoch below the recorded one
+    raises `Refused(CONFLICT)`: an epoch never comes back. `remove` of a served replica raises
+    `Refused(IN_USE)`. A full pool raises `Retry(NO_SPACE)` with nothing half-made left.
+    """
+
+    async def open_pool(self, pool: PoolOnNode) -> PoolUsage:
+        """Make the pool usable here (format only what is blank, mount); tell its usage."""
+        ...
+
+    async def close_pool(self, pool: ResourceId, *, destroy: bool = False) -> None:
+        """Stop using the pool; with `destroy`, an empty one is removed for ever."""
+        ...
+
+    async def create(self, replica: ReplicaSpec) -> ReplicaRecord:
+        """Make a replica, with its content if it has a source."""
+        ...
+
+    async def grow(self, volume: ResourceId, size_bytes: int, generation: int) -> ReplicaRecord:
+        """Make a replica larger; smaller is refused."""
+        ...
+
+    async def remove(self, volume: ResourceId) -> None:
+        """Remove a replica and its record."""
+        ...
+
+    async def replicas(self) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools of this node."""
+        ...
+
+    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
+        """Serve a replica under that epoch, and end whatever served it under an older one."""
+        ...
+
+    async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
+        """End servers of epochs below `below_epoch`, and record that they are over."""
+        ...
+
+    async def attach(self, spec: AttachSpec) -> AttachedVolume:
+        """Attach a volume here; one of the same volume under an older epoch is ended first."""
+        ...
+
+    async def detach(self, volume: ResourceId) -> None:
+        """Flush, and end the attached graph."""
+        ...
+
+    async def attached(self) -> tuple[AttachedVolume, ...]:
+        """All volumes attached on this node."""
+        ...
+
+
+def sidecar_path(folder: Path, volume: ResourceId) -> Path:
+    """Where the record beside a replica lies."""
+    return folder / f"{volume}.json"

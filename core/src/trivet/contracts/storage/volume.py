@@ -1,0 +1,124 @@
+"""Volume: a replicated virtual disk. Attached by one holder at a time, under an epoch.
+
+The epoch grows with every attach and is part of the name under which each replica is served,
+so that an older holder finds its name gone: its writes fail, whatever it believes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from trivet.contracts.event import EventType
+from trivet.contracts.model import GIB, Model, Name
+from trivet.contracts.resource import Kind, Resource, Scope, Status
+
+
+class ReplicaState(StrEnum):
+    """Whether a replica has every acknowledged write."""
+
+    CREATING = "creating"
+    IN_SYNC = "in_sync"
+    STALE = "stale"
+    REBUILDING = "rebuilding"
+    LOST = "lost"
+
+
+class CloneMode(StrEnum):
+    """`linked` shares unchanged blocks with its source, `full` shares none."""
+
+    FULL = "full"
+    LINKED = "linked"
+
+
+class VolumeSource(Model):
+    """The volume (same project) whose content a new one begins with."""
+
+    volume: Name
+    mode: CloneMode = CloneMode.LINKED
+
+
+class VolumeSpec(Model):
+    """What is asked of a volume. It can grow, and never shrinks."""
+
+    size_gib: int = Field(ge=1, le=65536)
+    replicas: int = Field(default=1, ge=1, le=3)
+    pool: Name | None = None
+    thin: bool = True
+    source: VolumeSource | None = None
+    nodes: tuple[Name, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """The size in bytes."""
+        return self.size_gib * GIB
+
+    @model_validator(mode="after")
+    def _coherent(self) -> VolumeSpec:
+        if len(set(self.nodes)) != len(self.nodes):
+            raise ValueError("nodes: the same node twice")
+        return self
+
+
+class Replica(Model):
+    """One copy: where it is, whether it may be trusted, and why."""
+
+    node: str
+    disk: str
+    state: ReplicaState
+    reason: str = ""
+    used_bytes: int | None = None
+
+
+class Attachment(Model):
+    """Who holds the volume and where; `socket` and `export` are how its node reaches it, once
+    it is attached there."""
+
+    holder: str
+    node: str
+    epoch: int
+    socket: str | None = None
+    export: str | None = None
+
+
+class VolumeStatus(Status):
+    """`epoch` is the last one given out, attached or not."""
+
+    pool: str | None = None
+    size_bytes: int = 0
+    epoch: int = 0
+    replicas: tuple[Replica, ...] = ()
+    attachment: Attachment | None = None
+
+
+class Volume(Resource[VolumeSpec, VolumeStatus]):
+    """A virtual disk."""
+
+    kind: str = "Volume"
+
+
+VOLUME_ATTACHED = EventType("storage", "volume", "attached")
+VOLUME_DETACHED = EventType("storage", "volume", "detached")
+
+
+def _volume_events(before: Volume | None, after: Volume | None) -> tuple[EventType, ...]:
+    had = bool(before and before.status.attachment and before.status.attachment.socket)
+    has = bool(after and after.status.attachment and after.status.attachment.socket)
+    if has and not had:
+        return (VOLUME_ATTACHED,)
+    if had and not has:
+        return (VOLUME_DETACHED,)
+    return ()
+
+
+VOLUME = Kind(
+    Volume,
+    "volume",
+    "volumes",
+    "storage",
+    Scope.PROJECT,
+    "A replicated virtual disk",
+    extra_events=_volume_events,
+    extra_event_types=(VOLUME_ATTACHED, VOLUME_DETACHED),
+)

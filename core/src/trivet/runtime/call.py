@@ -1,0 +1,145 @@
+"""Calls between services: from an endpoint and a request to a response or an error.
+
+The one place where models become bytes and back, where a deadline is given, and where an error
+becomes a reply: a handler's `TrivetError` travels as an `ErrorBody`, bad input as
+`Refused(MALFORMED)` with each wrong field, and anything else as `Fatal(INTERNAL)` that names
+only a request id; its traceback goes to the log of the process where it happened.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from trivet.contracts.access import Caller, service_caller
+from trivet.contracts.endpoint import Endpoint, RequestT, ResponseT
+from trivet.contracts.errors import (
+    INTERNAL,
+    MALFORMED,
+    ErrorBody,
+    Fatal,
+    FieldError,
+    Refused,
+    TrivetError,
+    from_body,
+)
+from trivet.contracts.model import Model
+from trivet.runtime.bus import Bus, Handler, Message
+from trivet.runtime.telemetry import extract_context, inject_context, span
+
+log = logging.getLogger(__name__)
+
+CALLER_HEADER = "Trivet-Caller"
+REQUEST_ID_HEADER = "Trivet-Request-Id"
+ERROR_PREFIX = b"!"
+MAX_REQUEST_BYTES = 900_000
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who calls, under which request id, and how long an answer is of use."""
+
+    caller: Caller
+    request_id: str
+    remaining_s: float | None = None
+
+
+EndpointHandler = Callable[[Any, Call], Awaitable[Model]]
+
+
+class Client:
+    """Calls other services (and one's own node agents) over the bus."""
+
+    def __init__(self, bus: Bus, service: str) -> None:
+        self._bus = bus
+        self._self = service_caller(service)
+
+    async def call(
+        self,
+        endpoint: Endpoint[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        node: str | None = None,
+        caller: Caller | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """The response, or the error that the other side raised, or a `Retry` of the bus.
+
+        `caller` is on whose behalf (default: this service itself).
+        """
+        headers = {
+            CALLER_HEADER: (caller or self._self).model_dump_json(),
+            REQUEST_ID_HEADER: request_id or secrets.token_hex(8),
+        }
+        with span(f"call {endpoint.service} {endpoint.op}"):
+            inject_context(headers)
+            reply = await self._bus.request(
+                endpoint.subject(node),
+                request.model_dump_json().encode(),
+                timeout_s=timeout_s or endpoint.timeout_s,
+                headers=headers,
+            )
+        if reply.startswith(ERROR_PREFIX):
+            raise from_body(ErrorBody.model_validate_json(reply[1:]))
+        return endpoint.response.model_validate_json(reply)
+
+
+def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
+    """A bus handler that runs `handler` for `endpoint` and always answers."""
+
+    async def handle(message: Message) -> bytes:
+        request_id = message.headers.get(REQUEST_ID_HEADER, "-")
+        with extract_context(message.headers), span(f"serve {endpoint.service} {endpoint.op}"):
+            try:
+                request = _parse(endpoint, message.data)
+                caller = Caller.model_validate_json(message.headers.get(CALLER_HEADER, ""))
+                response = await handler(request, Call(caller, request_id, message.remaining_s))
+                return response.model_dump_json().encode()
+            except TrivetError as error:
+                return _error_reply(error)
+            except ValidationError as error:
+                return _error_reply(malformed(error))
+            except Exception:
+                log.exception("%s failed (request %s)", endpoint.op, request_id)
+                detail = f"{endpoint.op} failed unexpectedly; request {request_id}"
+                return _error_reply(Fatal(INTERNAL, detail, hint="see the service's log"))
+
+    return handle
+
+
+def _parse(endpoint: Endpoint[Any, Any], data: bytes) -> Any:
+    if len(data) > MAX_REQUEST_BYTES:
+        raise Refused(MALFORMED, f"the request has {len(data)} bytes", hint="at most 900000")
+    return endpoint.request.model_validate_json(data)
+
+
+def _error_reply(error: TrivetError) -> bytes:
+    return ERROR_PREFIX + error.body().model_dump_json().encode()
+
+
+def malformed(error: ValidationError) -> Refused:
+    """Pydantic's findings as our own error: each field, what is wrong, what is accepted."""
+    fields = tuple(
+        FieldError(
+            where=".".join(str(part) for part in item["loc"]) or "(whole)",
+            message=item["msg"],
+            accepted=_accepted(item.get("ctx")),
+        )
+        for item in error.errors(include_url=False, include_input=False)
+    )
+    named = ", ".join(f.where for f in fields[:5])
+    return Refused(MALFORMED, f"not accepted: {named}", errors=fields)
+
+
+def _accepted(context: dict[str, Any] | None) -> str | None:
+    if not context:
+        return None
+    plain = {k: v for k, v in context.items() if isinstance(v, (str, int, float))}
+    return json.dumps(plain) if plain else None

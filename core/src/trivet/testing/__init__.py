@@ -1,0 +1,1 @@
+"""Twins, fakes, conformance suites: what tests of Trivet and of its plugins stand on."""

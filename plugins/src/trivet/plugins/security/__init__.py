@@ -1,0 +1,1 @@
+"""Drivers for the security service."""

@@ -1,0 +1,1 @@
+"""Cluster-wide duties of the compute service; one instance leads."""

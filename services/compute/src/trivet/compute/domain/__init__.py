@@ -1,0 +1,1 @@
+"""What the compute service decides: pure, without I/O or time."""

@@ -1,0 +1,1 @@
+"""The handlers of the compute service's operations, one file each."""

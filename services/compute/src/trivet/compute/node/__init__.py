@@ -1,0 +1,1 @@
+"""Duties of the compute service's agent on its node."""

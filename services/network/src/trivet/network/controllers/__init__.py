@@ -1,0 +1,1 @@
+"""Cluster-wide duties of the network service; one instance leads."""

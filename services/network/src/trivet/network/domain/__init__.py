@@ -1,0 +1,1 @@
+"""What the network service decides: pure, without I/O or time."""

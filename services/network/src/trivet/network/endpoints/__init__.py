@@ -1,0 +1,1 @@
+"""The handlers of the network service's operations, one file each."""

@@ -1,0 +1,1 @@
+"""Duties of the network service's agent on its node."""

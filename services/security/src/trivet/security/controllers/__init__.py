@@ -1,0 +1,1 @@
+"""Cluster-wide duties of the security service; one instance leads."""

@@ -1,0 +1,1 @@
+"""What the security service decides: pure, without I/O or time."""

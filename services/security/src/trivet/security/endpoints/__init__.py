@@ -1,0 +1,1 @@
+"""The handlers of the security service's operations, one file each."""

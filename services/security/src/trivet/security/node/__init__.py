@@ -1,0 +1,1 @@
+"""Duties of the security service's agent on its node."""

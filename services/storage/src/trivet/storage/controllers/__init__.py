@@ -1,0 +1,1 @@
+"""Cluster-wide duties of the storage service; one instance leads."""

@@ -1,0 +1,1 @@
+"""What the storage service decides: pure, without I/O or time."""

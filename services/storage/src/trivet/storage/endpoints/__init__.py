@@ -1,0 +1,1 @@
+"""The handlers of the storage service's operations, one file each."""

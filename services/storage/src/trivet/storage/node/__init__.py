@@ -1,0 +1,1 @@
+"""Duties of the storage service's agent on its node."""
