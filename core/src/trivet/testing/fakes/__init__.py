@@ -1,0 +1,1 @@
+"""Semantic fakes of every kind of driver: stricter than the real thing, faults in their configuration."""
