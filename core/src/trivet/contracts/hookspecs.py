@@ -10,7 +10,7 @@ from __future__ import annotations
 import pluggy
 
 from trivet.contracts.compute.hypervisor import Hypervisor
-from trivet.contracts.compute.image_source import ImageSource
+from trivet.contracts.compute.image_source import ImageSource, ImageWriter
 from trivet.contracts.compute.placement import PlacementFilter, PlacementScorer
 from trivet.contracts.network.gateway_driver import DhcpDriver, GatewayDriver
 from trivet.contracts.network.switch import Switch
@@ -32,6 +32,11 @@ def trivet_hypervisor_drivers() -> list[type[Hypervisor]]:  # type: ignore[empty
 @hookspec
 def trivet_image_sources() -> list[type[ImageSource]]:  # type: ignore[empty-body]
     """Drivers that bring the bytes of images to a node (compute); all usable ones serve."""
+
+
+@hookspec
+def trivet_image_writers() -> list[type[ImageWriter]]:  # type: ignore[empty-body]
+    """Drivers that look at image files and write them to volumes (compute)."""
 
 
 @hookspec

@@ -36,13 +36,16 @@ class ImageSpec(Model):
 
 
 class ImageStatus(Status):
-    """`progress_pct` while importing; `volume` names the volume (same project) with the bytes."""
+    """`progress_pct` while importing, by `node`; `tried` are nodes that could not find the
+    source. `volume` names the volume (same project) with the bytes."""
 
     volume: str | None = None
     virtual_size_bytes: int | None = None
     format: str | None = None
     sha256: str | None = None
     progress_pct: int = 0
+    node: str | None = None
+    tried: tuple[str, ...] = ()
 
 
 class Image(Resource[ImageSpec, ImageStatus]):

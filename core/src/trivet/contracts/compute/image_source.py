@@ -1,4 +1,4 @@
-"""The law for image sources: how an image's bytes come to a node."""
+"""The law for image sources and writers: how an image's bytes come to a node, and to a volume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from trivet.contracts.compute.image import ImageSourceSpec
 from trivet.contracts.driver import Driver
+from trivet.contracts.model import Model
 
 Progress = Callable[[int, int | None], None]
 """Called with bytes so far and bytes in all (None: not known)."""
@@ -28,4 +29,32 @@ class ImageSource(Driver, Protocol):
 
     async def fetch(self, source: ImageSourceSpec, into: Path, progress: Progress) -> Path:
         """Bring the bytes; returns the path of the local file."""
+        ...
+
+
+class ImageFacts(Model):
+    """What a file holds: its format, the size of the disk in it, the digest of its bytes."""
+
+    format: str
+    virtual_size_bytes: int
+    sha256: str
+
+
+class ImageWriter(Driver, Protocol):
+    """Looks at image files and writes the disks in them to attached volumes.
+
+    Files come from anybody: a file that refers to another one (a backing file, an external
+    data file) is `Refused(INVALID)`, and so is a format other than raw or qcow2.
+    """
+
+    async def inspect(self, path: Path) -> ImageFacts:
+        """What the file holds; reads it wholly. `Refused(INVALID)` where it can't be used."""
+        ...
+
+    async def write(
+        self, path: Path, format_: str, socket: str, export: str, progress: Progress
+    ) -> None:
+        """Write the disk in `path` to the NBD export at that unix socket, over whatever the
+        export held, and flush it. A cut write is begun anew by calling again. `Retry` where the
+        export is not reachable."""
         ...

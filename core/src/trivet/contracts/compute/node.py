@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
 from pydantic import Field
 
-from trivet.contracts.model import Model
+from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 
 
@@ -72,14 +73,23 @@ class NodeSpec(Model):
     reserved_memory_mib: int = Field(default=1024, ge=0)
 
 
+class Promise(Model):
+    """What a node keeps free for one VM, whether or not it runs."""
+
+    vcpus: int
+    memory_mib: int
+
+
 class NodeStatus(Status):
-    """`used_*` is what is promised to VMs; `heard_at` when its agent last reported (UTC)."""
+    """`promises` is the ledger, by VM, and `used_*` its sum; `heard_at` is when its agent last
+    registered or was last heard before it fell silent (UTC)."""
 
     inventory: Inventory | None = None
     allocatable_vcpus: int = 0
     allocatable_memory_mib: int = 0
     used_vcpus: int = 0
     used_memory_mib: int = 0
+    promises: Mapping[ResourceId, Promise] = {}
     address: str | None = None
     heard_at: datetime | None = None
 

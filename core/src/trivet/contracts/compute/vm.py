@@ -7,6 +7,7 @@ its node's agent: the guest's owner asked, from inside.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import Field, model_validator
@@ -70,6 +71,14 @@ class Placement(Model):
     strength: str = Field(default="must", pattern="^(must|prefer)$")
 
 
+class Hardware(Model):
+    """What a change of takes effect at the next start only."""
+
+    vcpus: int
+    memory_mib: int
+    cpu: CpuTuning = CpuTuning()
+
+
 class VmSpec(Model):
     """What is asked of a VM."""
 
@@ -83,6 +92,11 @@ class VmSpec(Model):
     firmware: str = Field(default="bios", pattern="^(bios|uefi)$")
     cpu: CpuTuning = CpuTuning()
     placement: Placement = Placement()
+
+    @property
+    def hardware(self) -> Hardware:
+        """The hardware that is asked for."""
+        return Hardware(vcpus=self.vcpus, memory_mib=self.memory_mib, cpu=self.cpu)
 
     @model_validator(mode="after")
     def _coherent(self) -> VmSpec:
@@ -115,7 +129,12 @@ class VmNic(Model):
 
 
 class VmStatus(Status):
-    """`epoch` grows with every start: what runs under an older one is not this VM."""
+    """`epoch` grows with every start: what runs under an older one is not this VM.
+
+    `stop_by` is set while Trivet wants the guest off (a stop, a drain): then its power is cut
+    (UTC). A guest that goes off without it did so by itself. `runs_with` is the hardware of the
+    present run.
+    """
 
     power: Power = Power.STOPPED
     node: str | None = None
@@ -126,6 +145,8 @@ class VmStatus(Status):
     accel: str | None = None
     guest_ready: bool = False
     placement: str = ""
+    stop_by: datetime | None = None
+    runs_with: Hardware | None = None
 
 
 class Vm(Resource[VmSpec, VmStatus]):
