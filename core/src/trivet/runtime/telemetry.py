@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from opentelemetry import context, propagate, trace
 
+from trivet.runtime.settings import TelemetrySettings
+
 _tracer = trace.get_tracer("trivet")
 
 
@@ -34,3 +36,22 @@ def extract_context(headers: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         context.detach(token)
+
+
+def configure_telemetry(service: str, settings: TelemetrySettings) -> None:
+    """Turn tracing on where settings name an endpoint; else leave it off."""
+    if settings.otlp_endpoint is None:
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": f"trivet-{service}"}),
+        sampler=ParentBasedTraceIdRatio(settings.sample),
+    )
+    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)

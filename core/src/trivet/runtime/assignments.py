@@ -1,0 +1,90 @@
+"""Which resources a node's agent has work with: small pointers that controllers write.
+
+An agent looks at what is assigned to its node and nothing else, so its cost grows with the
+node and not with the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trivet.contracts.errors import CONFLICT, Refused
+from trivet.contracts.keys import Assignment, assignment_key, assignments_of
+from trivet.contracts.model import ResourceId
+from trivet.runtime.store import Change, Store
+
+ATTEMPTS = 20
+
+
+class Assignments:
+    """Writes and removes pointers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def assign(
+        self, node: str, kind: str, id_: ResourceId, key: str, generation: int
+    ) -> None:
+        """Point `node` at the resource of `key`, at least at that generation; repeatable."""
+        wanted = Assignment(kind=kind, id=id_, key=key, generation=generation)
+        where = assignment_key(node, kind, id_)
+        for _ in range(ATTEMPTS):
+            entry = await self._store.get(where)
+            try:
+                if entry is None:
+                    await self._store.create(where, wanted.model_dump_json().encode())
+                    return
+                there = Assignment.model_validate_json(entry.value)
+                if there.key == key and there.generation >= generation:
+                    return
+                await self._store.update(where, wanted.model_dump_json().encode(), entry.revision)
+                return
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+
+    async def release(self, node: str, kind: str, id_: ResourceId) -> None:
+        """Remove the pointer; gone already is fine."""
+        where = assignment_key(node, kind, id_)
+        for _ in range(ATTEMPTS):
+            entry = await self._store.get(where)
+            if entry is None:
+                return
+            try:
+                await self._store.delete(where, entry.revision)
+                return
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+
+
+class Assigned:
+    """A copy of one node's pointers, kept by the feed."""
+
+    def __init__(self, node: str) -> None:
+        self.prefix = assignments_of(node)
+        self._pointers: dict[str, Assignment] = {}
+        self._callbacks: list[Callable[[str, str], None]] = []
+
+    def keys(self, kind: str) -> list[str]:
+        """The keys of all resources of `kind` that are assigned to the node."""
+        return [p.key for p in self._pointers.values() if p.kind == kind]
+
+    def has(self, kind: str, id_: str) -> bool:
+        """Whether that resource is assigned to the node."""
+        return f"{self.prefix}{kind}.{id_}" in self._pointers
+
+    def on_change(self, callback: Callable[[str, str], None]) -> None:
+        """Call `callback(kind, key of the resource)` when a pointer comes, changes or goes."""
+        self._callbacks.append(callback)
+
+    def take(self, change: Change) -> None:
+        """A step of the feed."""
+        if change.value is None:
+            pointer = self._pointers.pop(change.key, None)
+        else:
+            pointer = Assignment.model_validate_json(change.value)
+            self._pointers[change.key] = pointer
+        if pointer is not None:
+            for callback in self._callbacks:
+                callback(pointer.kind, pointer.key)

@@ -1,0 +1,259 @@
+"""The five operations that every kind has, once for all kinds.
+
+A kind adds what is its own through `Hooks`: `admit` checks a new or changed resource against
+the world and fills in what was left open. Deleting marks; whoever holds a finalizer lets go of
+what it keeps for the resource and drops it; the last one to do so removes the resource.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from pydantic import ValidationError
+
+from trivet.contracts.endpoint import (
+    CreateRequest,
+    Crud,
+    DeleteRequest,
+    EditRequest,
+    GetRequest,
+    ListRequest,
+    Page,
+)
+from trivet.contracts.errors import (
+    CONFLICT,
+    DELETING,
+    IMMUTABLE,
+    INVALID,
+    MALFORMED,
+    NOT_FOUND,
+    REVISION,
+    FieldError,
+    Refused,
+)
+from trivet.contracts.model import Model
+from trivet.contracts.resource import Kind, Meta, Phase, ResourceT, Scope
+from trivet.runtime.call import Call, malformed
+from trivet.runtime.clock import new_id
+from trivet.runtime.collection import Collection
+from trivet.runtime.service import Service
+
+EDIT_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Hooks(Generic[ResourceT]):
+    """What a kind adds. `admit(before, after)` returns what is to be stored, or raises
+    `Refused`; `before` is None for a new one. `created` is called after it was stored.
+    `shown` changes what leaves the service (to blank a secret)."""
+
+    admit: Callable[[ResourceT | None, ResourceT], Awaitable[ResourceT]]
+    finalizers: tuple[str, ...] = ()
+    may_delete: Callable[[ResourceT], Awaitable[None]] | None = None
+    shown: Callable[[ResourceT], ResourceT] = lambda resource: resource
+
+
+async def admit_anything(before: ResourceT | None, after: ResourceT) -> ResourceT:
+    """The `admit` of a kind that has nothing to check."""
+    return after
+
+
+def not_found(kind: Kind[Any], name: str, project: str | None) -> Refused:
+    """The refusal of a name that is not there."""
+    where = f" in project {project}" if project else ""
+    return Refused(NOT_FOUND, f"there is no {kind.name} {name}{where}")
+
+
+class CrudHandlers(Generic[ResourceT]):
+    """The handlers of one kind's common operations."""
+
+    def __init__(
+        self, service: Service, collection: Collection[ResourceT], hooks: Hooks[ResourceT]
+    ) -> None:
+        self._service = service
+        self._all = collection
+        self._kind = collection.kind
+        self._hooks = hooks
+
+    async def get(self, request: GetRequest, call: Call) -> ResourceT:
+        """One resource, from the store; with `settle_s`, once it has settled."""
+        project = self._project(request.project)
+        key = self._kind.key(project, request.name)
+        found = self._all.by_key(key) or await self._all.fresh(key)
+        if found is not None and request.settle_s and not found.settled():
+            wait = request.settle_s
+            found = await self._all.wait_for(key, lambda r: r is None or r.settled(), wait)
+        if found is None:
+            raise not_found(self._kind, request.name, project)
+        return self._hooks.shown(found)
+
+    async def list(self, request: ListRequest, call: Call) -> Page[ResourceT]:
+        """A page, from the copy."""
+        project = request.project if self._kind.scope is Scope.PROJECT else None
+        after = _decode_cursor(request.cursor)
+        chosen: list[ResourceT] = []
+        more = False
+        for resource in self._all.list(project):
+            if after is not None and self._all.key_of(resource) <= after:
+                continue
+            if not _matches(resource, request):
+                continue
+            if len(chosen) == request.limit:
+                more = True
+                break
+            chosen.append(self._hooks.shown(resource))
+        cursor = _encode_cursor(self._all.key_of(chosen[-1])) if more else None
+        return Page[self._kind.model](items=tuple(chosen), cursor=cursor)  # type: ignore[name-defined]
+
+    async def create(self, request: CreateRequest[Any], call: Call) -> ResourceT:
+        """Store a new resource."""
+        if (
+            request.kind is not None
+            and request.kind != self._kind.model.model_fields["kind"].default
+        ):
+            raise Refused(MALFORMED, f"kind: {request.kind} is not what is created here")
+        if request.owner is not None and not call.caller.user.startswith("service:"):
+            raise Refused(MALFORMED, "owner: only services make resources for others")
+        wanted = await self._hooks.admit(None, self.made(request))
+        return self._hooks.shown(await self._all.create(wanted))
+
+    def made(self, request: CreateRequest[Any]) -> ResourceT:
+        """The new resource that a request describes, before it is admitted."""
+        now = self._service.runtime.clock.now()
+        meta = Meta(
+            id=new_id(self._kind.name),
+            name=request.meta.name,
+            project=self._project(request.meta.project),
+            labels=request.meta.labels,
+            created_at=now,
+            finalizers=self._hooks.finalizers,
+            owner=request.owner,
+        )
+        status_model: Any = self._kind.model.model_fields["status"].annotation
+        phase = Phase.PENDING if self._hooks.finalizers else Phase.READY
+        status = status_model(phase=phase, observed_generation=0 if self._hooks.finalizers else 1)
+        kind = self._kind.model.model_fields["kind"].default
+        return self._kind.model(kind=kind, meta=meta, spec=request.spec, status=status)
+
+    async def edit(self, request: EditRequest, call: Call) -> ResourceT:
+        """Merge a patch into spec and labels, over conflicts unless a revision was named."""
+        project = self._project(request.project)
+        key = self._kind.key(project, request.name)
+        for _ in range(EDIT_ATTEMPTS):
+            before = await self._all.fresh(key)
+            if before is None:
+                raise not_found(self._kind, request.name, project)
+            self._same_revision(before, request.revision)
+            if before.meta.deleting_at is not None:
+                raise Refused(DELETING, f"{self._kind.name} {request.name} is being deleted")
+            after = await self._hooks.admit(before, self._patched(before, request))
+            try:
+                return self._hooks.shown(await self._all.write(before, after))
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+        raise Refused(CONFLICT, f"{self._kind.name} {request.name} changes too often to be edited")
+
+    async def delete(self, request: DeleteRequest, call: Call) -> ResourceT:
+        """Mark for deletion; at once gone where nobody keeps anything for it."""
+        project = self._project(request.project)
+        key = self._kind.key(project, request.name)
+        before = await self._all.fresh(key)
+        if before is None:
+            raise not_found(self._kind, request.name, project)
+        self._same_revision(before, request.revision)
+        if before.meta.deleting_at is None and self._hooks.may_delete is not None:
+            await self._hooks.may_delete(before)
+        now = self._service.runtime.clock.now()
+
+        def mark(resource: ResourceT) -> ResourceT:
+            if resource.meta.deleting_at is not None:
+                return resource
+            return resource.with_meta(deleting_at=now).with_status(phase=Phase.DELETING)
+
+        marked = await self._all.mutate(key, mark)
+        if marked is not None and not marked.meta.finalizers:
+            await self._all.remove(marked)
+        return self._hooks.shown(marked or before)
+
+    def _project(self, project: str | None) -> str | None:
+        """The project, where the kind has one; asked for and not given is the caller's fault."""
+        if self._kind.scope is Scope.CLUSTER:
+            return None
+        if project is None:
+            raise Refused(MALFORMED, f"a {self._kind.name} lives in a project: none was named")
+        return project
+
+    def _same_revision(self, resource: ResourceT, revision: int | None) -> None:
+        if revision is not None and revision != resource.meta.revision:
+            raise Refused(
+                REVISION,
+                f"{self._kind.name} {resource.meta.name} has revision {resource.meta.revision}",
+                hint="read it again, and decide anew",
+            )
+
+    def _patched(self, before: ResourceT, request: EditRequest) -> ResourceT:
+        try:
+            merged = merge_patch(before.spec.model_dump(mode="json"), request.spec)
+            after = before.with_spec(type(before.spec).model_validate(merged))
+            labels = {**before.meta.labels, **request.labels}
+            after = after.with_meta(labels={k: v for k, v in labels.items() if v is not None})
+        except ValidationError as error:
+            raise malformed(error) from error
+        if not self._hooks.finalizers:
+            # Nobody has work with it: what was asked is what is.
+            return after.with_status(observed_generation=after.meta.generation)
+        return after
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """`patch` merged into `target` after RFC 7396: null removes, objects merge, else replace."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def immutable(before: Model, after: Model, *fields: str) -> None:
+    """Refuse a change of any of these fields of a spec."""
+    changed = [f for f in fields if getattr(before, f) != getattr(after, f)]
+    if changed:
+        errors = tuple(FieldError(where=f"spec.{f}", message="can't be changed") for f in changed)
+        raise Refused(IMMUTABLE, f"{', '.join(changed)} can't be changed", errors=errors)
+
+
+def _matches(resource: ResourceT, request: ListRequest) -> bool:
+    if request.owner and (resource.meta.owner is None or resource.meta.owner.id != request.owner):
+        return False
+    if request.label:
+        key, _, value = request.label.partition("=")
+        return resource.meta.labels.get(key) == value
+    return True
+
+
+def _encode_cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def _decode_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        return base64.urlsafe_b64decode(cursor.encode()).decode()
+    except ValueError as error:
+        raise Refused(INVALID, "cursor: not one that a list gave") from error
+
+
+def serve_crud(service: Service, crud: Crud[ResourceT], hooks: Hooks[ResourceT]) -> None:
+    """Answer the common operations that `crud` declares."""
+    handlers = CrudHandlers(service, service.collection(crud.kind), hooks)
+    for endpoint in crud.endpoints:
+        service.handle(endpoint, getattr(handlers, endpoint.verb))

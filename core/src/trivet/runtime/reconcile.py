@@ -1,0 +1,127 @@
+"""The loop that makes things so: woken by anything, it looks and acts, one worker an object.
+
+Level-triggered: a wake-up carries nothing but a key, so a lost or doubled one does no harm;
+every key is looked at again each `resync_s` anyway. An object is worked on by one task at a
+time; a wake-up meanwhile means one more look after it. A failure is retried with a growing
+delay of its own, and never stops another object's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.2
+LAST_BACKOFF_S = 30.0
+
+Reconcile = Callable[[str], Awaitable[float | None]]
+
+
+class Reconciler:
+    """Runs `reconcile(key)` for woken keys, at most `bound` at once.
+
+    `reconcile` returns after how many seconds to look again (None: when woken, or at the next
+    resync). `keys` lists all keys that are to be looked at from time to time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reconcile: Reconcile,
+        *,
+        clock: Clock,
+        keys: Callable[[], Iterable[str]],
+        bound: int = 8,
+        resync_s: float = 60.0,
+    ) -> None:
+        self.name = name
+        self._reconcile = reconcile
+        self._clock = clock
+        self._keys = keys
+        self._bound = bound
+        self._resync_s = resync_s
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._queued: set[str] = set()
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def wake(self, key: str) -> None:
+        """Look at `key` soon. The queue holds each key once, so it is bounded by the keys."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._queue.put_nowait(key)
+
+    async def run(self) -> None:
+        """Work until cancelled; what was in work is then cancelled too."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._bound):
+                    group.create_task(self._work())
+                group.create_task(self._resync())
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+            self._working.clear()
+            self._again.clear()
+
+    async def _resync(self) -> None:
+        while True:
+            for key in list(self._keys()):
+                if key not in self._timers:
+                    self.wake(key)
+            await self._clock.sleep(self._resync_s)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            self._queued.discard(key)
+            self._working.add(key)
+            try:
+                delay = await self._once(key)
+            finally:
+                self._working.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.wake(key)
+            elif delay is not None and key not in self._queued:
+                self._later(key, delay)
+
+    async def _once(self, key: str) -> float | None:
+        try:
+            delay = await self._reconcile(key)
+        except Retry as error:
+            log.info("%s %s: %s", self.name, key, error)
+            return error.retry_after_s or self._backoff(key)
+        except Refused as error:
+            if error.code is CONFLICT:
+                return 0.0
+            log.warning("%s %s: %s", self.name, key, error)
+            return self._backoff(key)
+        except Exception:
+            log.exception("%s %s failed", self.name, key)
+            return self._backoff(key)
+        self._failures.pop(key, None)
+        return delay
+
+    def _backoff(self, key: str) -> float:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        return min(FIRST_BACKOFF_S * 2.0 ** min(failures, 16), LAST_BACKOFF_S)
+
+    def _later(self, key: str, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(delay, self.wake, key)

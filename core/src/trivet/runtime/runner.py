@@ -1,0 +1,79 @@
+"""From a command line to a running service: settings, logs, bus, store, signals.
+
+The same for every service; what is a service's own is in its bootstrap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_store import NatsStore
+
+from trivet.contracts.errors import TrivetError
+from trivet.runtime.call import Client
+from trivet.runtime.clock import SystemClock
+from trivet.runtime.logs import configure_logs
+from trivet.runtime.plugins import Plugins
+from trivet.runtime.service import Runtime, Service
+from trivet.runtime.settings import Settings, load_settings
+from trivet.runtime.telemetry import configure_telemetry
+
+log = logging.getLogger(__name__)
+
+Bootstrap = Callable[[Service], Awaitable[None]]
+
+
+async def connect(service: str, settings: Settings) -> tuple[NatsBus, Runtime]:
+    """The runtime of a service, connected as that service."""
+    bus = await NatsBus.connect(
+        settings.bus.urls,
+        service=service,
+        name=f"{service}@{settings.node}",
+        seed_file=settings.bus.keys_dir / f"{service}.nk",
+        ca_file=settings.bus.ca_file,
+    )
+    store = await NatsStore.open(bus, service)
+    runtime = Runtime(
+        service=service,
+        node=settings.node,
+        settings=settings,
+        bus=bus,
+        store=store,
+        client=Client(bus, service),
+        clock=SystemClock(),
+        plugins=Plugins.discover(),
+    )
+    return bus, runtime
+
+
+async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
+    """Run a service until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bus, runtime = await connect(service, settings)
+    try:
+        made = Service(runtime)
+        await bootstrap(made)
+        await made.run(stop)
+    finally:
+        await bus.close()
+
+
+def main(service: str, bootstrap: Bootstrap) -> None:
+    """The entry point of a service's process. Exits 1 with one line where it can't start."""
+    try:
+        settings = load_settings()
+        configure_logs(service, settings.log_level)
+        configure_telemetry(service, settings.telemetry)
+        uvloop.run(run(service, settings, bootstrap))
+    except TrivetError as error:
+        log.critical("%s", error)
+        sys.exit(1)

@@ -1,0 +1,131 @@
+"""Whole services in one process: the in-memory bus, their own stores, and fake drivers.
+
+A service started here is the real one, wired by its own bootstrap; only the bus, the store and
+the drivers are twins. `crash` ends one as kill -9 would (nothing is let finish), `start` brings
+it back on the same store, which is how tests cut work in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from trivet.contracts.endpoint import Endpoint
+from trivet.contracts.model import Model
+from trivet.runtime.call import Client, EndpointHandler, answer
+from trivet.runtime.clock import SystemClock
+from trivet.runtime.plugins import Plugins
+from trivet.runtime.service import Runtime, Service
+from trivet.runtime.settings import Settings
+from trivet.testing.memory_bus import MemoryBroker, MemoryBus
+from trivet.testing.memory_store import MemoryStore
+
+ResponseT = TypeVar("ResponseT", bound=Model)
+Bootstrap = Callable[[Service], Awaitable[None]]
+
+UP_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Running:
+    """A service that was started."""
+
+    service: Service
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+
+class Harness:
+    """Services on one memory broker. `folder` is where drivers may keep things."""
+
+    def __init__(self, folder: Path, *, plugins: tuple[Any, ...] = (), **settings: Any) -> None:
+        self.broker = MemoryBroker()
+        self.folder = folder
+        self.settings = Settings.model_validate(
+            {
+                "node": "n1",
+                "state_dir": folder / "state",
+                "run_dir": folder / "run",
+                **settings,
+            }
+        )
+        self._plugins = plugins
+        self._running: dict[tuple[str, str], Running] = {}
+        self._bus = MemoryBus(self.broker)
+        self.client = Client(self._bus, "test")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name, node in list(self._running):
+            await self.stop(name, node)
+        await self._bus.close()
+
+    def store(self, service: str) -> MemoryStore:
+        """A service's bucket, to look into or to make fail."""
+        return MemoryStore(self.broker, service)
+
+    async def start(self, name: str, bootstrap: Bootstrap, node: str = "n1") -> Service:
+        """Start a service on a node, and wait until it answers."""
+        settings = self.settings.model_copy(update={"node": node})
+        plugins = Plugins()
+        for number, plugin in enumerate(self._plugins):
+            plugins.register(plugin, f"test-{number}")
+        bus = MemoryBus(self.broker)
+        runtime = Runtime(
+            service=name,
+            node=node,
+            settings=settings,
+            bus=bus,
+            store=self.store(name),
+            client=Client(bus, name),
+            clock=SystemClock(),
+            plugins=plugins,
+        )
+        service = Service(runtime)
+        await bootstrap(service)
+        stop = asyncio.Event()
+        task = asyncio.create_task(service.run(stop))
+        self._running[name, node] = Running(service, stop, task)
+        up = asyncio.create_task(service.up.wait())
+        await asyncio.wait({up, task}, timeout=UP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not service.up.is_set():
+            up.cancel()
+            await task
+            raise RuntimeError(f"{name} did not come up")
+        return service
+
+    async def stop(self, name: str, node: str = "n1") -> None:
+        """Stop a service in good order."""
+        running = self._running.pop((name, node))
+        running.stop.set()
+        await running.task
+
+    async def crash(self, name: str, node: str = "n1") -> None:
+        """End a service at once: what it was doing is cut where it stands."""
+        running = self._running.pop((name, node))
+        running.task.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+
+    async def fake(
+        self, endpoint: Endpoint[Any, Any], handler: EndpointHandler, node: str | None = None
+    ) -> None:
+        """Answer an endpoint of a service that is not there."""
+        subject = endpoint.subject(node)
+        await self._bus.serve(subject, answer(endpoint, handler), queue=None, bound=64)
+
+    async def call(
+        self, endpoint: Endpoint[Any, ResponseT], request: Model, node: str | None = None
+    ) -> ResponseT:
+        """Call an endpoint as a service would."""
+        return await self.client.call(endpoint, request, node=node)
