@@ -5,16 +5,25 @@ permissions). The real one is `nats_bus.NatsBus`, the twin `trivet.testing.memor
 
 The law: a request either gets the handler's reply or raises `Retry(TIMEOUT)` after its
 deadline, `Retry(UNAVAILABLE)` at once where nobody listens or the connection is down, or
-`Fatal(DENIED)` where the server denied the publish. Handlers run concurrently, at most `bound`
-at once; one that is over the bound waits, and is dropped unanswered when its deadline has gone
-by. A handler that raises answers nothing: turning errors into replies is the caller's layer.
+`Fatal(DENIED)` where the server denied the publish. A request that was on its way when the
+connection broke is `Retry(TIMEOUT)`: it may have been handled. Handlers run concurrently, at
+most `bound` at once; one that is over the bound waits, and is dropped unanswered when its
+deadline has gone by. A handler that raises answers nothing: turning errors into replies is the
+caller's layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
+
+MAX_PAYLOAD_BYTES = 1_000_000
+"""What one message may carry, with its headers (the server's own limit is a little above)."""
+
+DEDUPE_WINDOW_S = 600.0
+"""How long the event stream remembers message ids. What may be older is looked for instead."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,17 @@ class Bus(Protocol):
 
     def events(self, subject: str, *, since_seq: int | None) -> AsyncIterator[StreamMessage]:
         """Events on `subject` (wildcards allowed), in order, each once, for ever: from
-        `since_seq` on, or (None) from now on. Lasts over reconnects without gap."""
+        `since_seq` on, or (None) from the moment the first is asked for; who must miss none
+        asks `last_event_seq` first. Lasts over reconnects without gap."""
         ...
 
     async def last_event_seq(self) -> int:
         """The sequence number of the newest event (0: none yet)."""
+        ...
+
+    async def find_event(self, subject: str, message_id: str, *, since: datetime) -> int | None:
+        """The sequence number of the event of that id on `subject` (no wildcards), looked for
+        among those appended at `since` (UTC) or later; None: it is not in the stream."""
         ...
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
