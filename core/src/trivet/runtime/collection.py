@@ -8,7 +8,7 @@ names the revision it read; a conflict is told (`write`) or retried from a fresh
 from __future__ import annotations
 
 import asyncio
-import logging
+import builtins
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic
@@ -18,8 +18,6 @@ from trivet.contracts.resource import Kind, ResourceT, derive_events
 from trivet.runtime.clock import Clock
 from trivet.runtime.record import Published, Record, next_outbox
 from trivet.runtime.store import Change, Store
-
-log = logging.getLogger(__name__)
 
 MUTATE_ATTEMPTS = 20
 
@@ -37,7 +35,7 @@ class Collection(Generic[ResourceT]):
         self._record_model = Record[kind.model]  # type: ignore[name-defined]
         self._records: dict[str, tuple[Record[ResourceT], int]] = {}
         self._ids: dict[str, str] = {}
-        self._callbacks: list[Callable[[str], None]] = []
+        self._callbacks: builtins.list[Callable[[str], None]] = []
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     @property
@@ -61,13 +59,13 @@ class Collection(Generic[ResourceT]):
         key = self._ids.get(id_)
         return self.by_key(key) if key else None
 
-    def list(self, project: str | None = None) -> list[ResourceT]:
+    def list(self, project: str | None = None) -> builtins.list[ResourceT]:
         """All of a project (None: of all projects), in order of key, from the copy."""
         prefix = f"{self.prefix}{project}." if project else self.prefix
         keys = sorted(k for k in self._records if k.startswith(prefix))
         return [r for k in keys if (r := self.by_key(k)) is not None]
 
-    def keys(self) -> list[str]:
+    def keys(self) -> builtins.list[str]:
         """The keys of all that are there."""
         return [k for k, (record, _) in self._records.items() if not record.gone]
 
@@ -112,9 +110,9 @@ class Collection(Generic[ResourceT]):
             return before
         key = self.key_of(before)
         old = self._records.get(key)
-        if old is None or old[1] != before.meta.revision:
+        if old is None or old[0].resource.meta.revision != before.meta.revision:
             old = await self._fresh_record(key)
-        if old is None or old[0].gone or old[1] != before.meta.revision:
+        if old is None or old[0].gone or old[0].resource.meta.revision != before.meta.revision:
             raise Refused(CONFLICT, f"{self.kind.name} {before.meta.name} was changed meanwhile")
         record = self._next(old, before, after)
         try:
@@ -231,7 +229,8 @@ class Collection(Generic[ResourceT]):
         )
 
     def _learn(self, key: str, record: Record[ResourceT], revision: int) -> ResourceT:
-        meta = record.resource.meta.model_copy(update={"revision": revision})
+        written_at = record.written_at(revision)
+        meta = record.resource.meta.model_copy(update={"revision": written_at})
         resource = record.resource.model_copy(update={"meta": meta})
         known = self._records.get(key)
         if known is None or known[1] < revision:

@@ -1,95 +1,106 @@
 """The record: how a resource lies in the store, with the events that are still to be told.
 
 State and event commit together: a write puts the events it causes into the same value, and the
-publisher (`outbox`) tells and clears them afterwards. What makes that exact is an event's id,
-`<bucket>/<resource id>/<n>`, where n counts the resource's events from 0. The count lies in the
-record, so of two writers that would give the same n only one gets through its compare-and-swap;
-and an item keeps its id while later writes carry it on. So an event has one id, whoever tells it
-and how often, and the stream takes it once.
+publisher (`outbox`) tells and clears them afterwards. What makes that exact is an event's *id*,
+`<bucket>/<revision>/<n>`: the revision of the write that caused it, and its place in that write.
+A writer can't know the revision of a write that it is about to make, so an item says `revision`
+None for "the revision of this very record"; who writes the record again (the resource changed
+before the outbox was cleared) carries the item on and fills in the revision that it read. So
+an item has one id, whoever looks and whenever, and a repeat of the telling is seen as one.
 
-Clearing changes the record and not the resource: `same_as` then says at which revision the
-resource was written, so that nobody who holds that revision meets a conflict that is none.
+Every writer uses `next_outbox`; nothing else may build an outbox. Clearing one (`cleared`)
+changes the record and not the resource: `same_as` then says at which revision the resource was
+written, so that nobody who holds that revision meets a conflict that is none.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, Generic
+from typing import Generic, TypeVar
 
 from trivet.contracts.event import PendingEvent
-from trivet.contracts.model import Model, ResourceId
-from trivet.contracts.resource import ResourceT
+from trivet.contracts.model import Model
 
-PUBLISHED_MAX = 50_000
+BodyT = TypeVar("BodyT")
+
+PUBLISHED_BOUND = 65536
 
 
 class OutboxItem(Model):
-    """An event that is still to be told, and its id for ever."""
+    """An event to be told. `revision` None: that of the record it is found in. `n` counts
+    from 0 in the write that caused it."""
 
-    id: str
     event: PendingEvent
+    n: int
+    revision: int | None = None
+
+    def id(self, bucket: str, revision: int) -> str:
+        """The event's id for ever; `revision` is that of the record it was found in."""
+        return f"{bucket}/{self.revision or revision}/{self.n}"
 
 
-class Record(Model, Generic[ResourceT]):
-    """A resource as stored.
+class Record(Model, Generic[BodyT]):
+    """A resource as stored. `gone`: it was removed; its last events are told, then the key goes.
 
-    `gone`: it was removed; its last events are told, then the key goes. `emitted`: how many
-    events the resource has caused so far. `same_as`: 0, or the revision at which this very
-    resource was written (the record was written again only to clear its outbox).
+    `same_as`: 0, or the revision at which this very resource was written (what has been written
+    since cleared its outbox and no more). A collection reads a record with the kind's model as
+    `resource`, the publisher with plain JSON.
     """
 
-    resource: ResourceT
+    resource: BodyT
     gone: bool = False
-    emitted: int = 0
     outbox: tuple[OutboxItem, ...] = ()
     same_as: int = 0
 
-
-class RawRecord(Model):
-    """A record of any kind, for who handles outboxes and leaves the resource alone."""
-
-    resource: dict[str, Any]
-    gone: bool = False
-    emitted: int = 0
-    outbox: tuple[OutboxItem, ...] = ()
-    same_as: int = 0
+    def written_at(self, revision: int) -> int:
+        """The revision of the resource itself, in a record found at `revision`."""
+        return self.same_as or revision
 
 
-def items_for(
-    bucket: str, resource_id: ResourceId, emitted: int, events: Sequence[PendingEvent]
-) -> tuple[OutboxItem, ...]:
-    """The outbox items of a write that causes `events`, after `emitted` earlier ones."""
+def carried(outbox: tuple[OutboxItem, ...], revision: int) -> tuple[OutboxItem, ...]:
+    """Items found in a record at `revision`, as they go into the record that follows it."""
     return tuple(
-        OutboxItem(id=f"{bucket}/{resource_id}/{n}", event=event)
-        for n, event in enumerate(events, start=emitted)
+        item if item.revision is not None else item.model_copy(update={"revision": revision})
+        for item in outbox
     )
 
 
-def cleared(record: RawRecord, revision: int, told: Published) -> RawRecord:
-    """`record`, found at `revision`, without the items that are in the stream."""
-    left = tuple(item for item in record.outbox if item.id not in told)
-    return record.model_copy(update={"outbox": left, "same_as": record.same_as or revision})
-
-
 class Published:
-    """Ids of events that are known to be in the stream: the newest `PUBLISHED_MAX`.
+    """Ids of events that this process knows to be in the stream (the newest few).
 
-    A writer leaves out what is in here, which saves the publisher most of its clearing.
-    Forgetting is harmless: the event is told again and the stream sees that it has it.
+    The next write of their record leaves those out, which saves the publisher a write.
     """
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def add(self, id_: str) -> None:
-        """Remember an id whose append was acknowledged."""
+        """Remember that this event is in the stream."""
         self._ids[id_] = None
-        if len(self._ids) > PUBLISHED_MAX:
+        if len(self._ids) > PUBLISHED_BOUND:
             self._ids.popitem(last=False)
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._ids
 
-    def __repr__(self) -> str:
-        return f"<Published {len(self._ids)}>"
+
+def next_outbox(
+    bucket: str,
+    outbox: tuple[OutboxItem, ...],
+    revision: int,
+    events: tuple[PendingEvent, ...],
+    published: Published,
+) -> tuple[OutboxItem, ...]:
+    """The outbox of the record that follows the one with `outbox`, found at `revision`."""
+    unsent = tuple(item for item in outbox if item.id(bucket, revision) not in published)
+    new = tuple(OutboxItem(event=event, n=n) for n, event in enumerate(events))
+    return (*carried(unsent, revision), *new)
+
+
+def cleared(
+    bucket: str, record: Record[BodyT], revision: int, published: Published
+) -> Record[BodyT]:
+    """The record to write over `record`, found at `revision`, when some of its events are told."""
+    outbox = next_outbox(bucket, record.outbox, revision, (), published)
+    changes = {"outbox": outbox, "same_as": record.written_at(revision)}
+    return record.model_copy(update=changes)
