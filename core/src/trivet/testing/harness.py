@@ -87,7 +87,7 @@ class Harness:
             node=node,
             settings=settings,
             bus=bus,
-            store=self.store(name),
+            store=MemoryStore(bus, name),
             client=Client(bus, name),
             clock=SystemClock(),
             plugins=plugins,

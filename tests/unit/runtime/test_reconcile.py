@@ -1,0 +1,125 @@
+"""Reconcile loops: one worker an object, nothing lost, failures apart from each other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from trivet.contracts.errors import TIMEOUT, Retry
+from trivet.runtime.clock import SystemClock
+from trivet.runtime.reconcile import Reconciler
+
+
+@asynccontextmanager
+async def running(
+    reconcile: Callable[[str], Awaitable[float | None]],
+    keys: tuple[str, ...] = (),
+    bound: int = 4,
+) -> AsyncIterator[Reconciler]:
+    loop = Reconciler("test", reconcile, clock=SystemClock(), keys=lambda: keys, bound=bound)
+    task = asyncio.create_task(loop.run())
+    try:
+        yield loop
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_wake_up_during_work_means_one_more_look() -> None:
+    looks = 0
+    at_work, go_on, seen_twice = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        nonlocal looks
+        looks += 1
+        at_work.set()
+        await go_on.wait()
+        if looks == 2:
+            seen_twice.set()
+
+    async with running(reconcile) as loop:
+        loop.wake("a")
+        await at_work.wait()
+        for _ in range(5):
+            loop.wake("a")
+        go_on.set()
+        await asyncio.wait_for(seen_twice.wait(), 5)
+        done = asyncio.Event()
+        asyncio.get_running_loop().call_soon(done.set)
+        await done.wait()
+    assert looks == 2
+
+
+async def test_an_object_has_one_worker_and_the_bound_holds() -> None:
+    now: list[str] = []
+    most = 0
+    done: set[str] = set()
+    all_done = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        nonlocal most
+        assert key not in now
+        now.append(key)
+        most = max(most, len(now))
+        await asyncio.sleep(0)
+        now.remove(key)
+        done.add(key)
+        if len(done) == 20:
+            all_done.set()
+
+    async with running(reconcile, bound=3) as loop:
+        for key in [str(n) for n in range(20)] * 2:
+            loop.wake(key)
+        await asyncio.wait_for(all_done.wait(), 5)
+    assert most == 3
+
+
+async def test_failures_are_tried_again_and_do_not_stop_others() -> None:
+    tries: dict[str, int] = {}
+    healed, other = asyncio.Event(), asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        tries[key] = tries.get(key, 0) + 1
+        if key == "bad":
+            if tries[key] == 1:
+                raise Retry(TIMEOUT, "later", retry_after_s=0.01)
+            if tries[key] == 2:
+                raise ZeroDivisionError
+            healed.set()
+        else:
+            other.set()
+
+    async with running(reconcile, bound=1) as loop:
+        loop.wake("bad")
+        loop.wake("good")
+        await asyncio.wait_for(other.wait(), 5)
+        await asyncio.wait_for(healed.wait(), 5)
+
+
+async def test_all_keys_are_looked_at_without_a_wake_up() -> None:
+    seen: set[str] = set()
+    complete = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        seen.add(key)
+        if seen == {"a", "b"}:
+            complete.set()
+
+    async with running(reconcile, keys=("a", "b")):
+        await asyncio.wait_for(complete.wait(), 5)
+
+
+async def test_a_delay_leads_to_another_look() -> None:
+    looks = 0
+    second = asyncio.Event()
+
+    async def reconcile(key: str) -> float | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            second.set()
+            return None
+        return 0.01
+
+    async with running(reconcile) as loop:
+        loop.wake("a")
+        await asyncio.wait_for(second.wait(), 5)
