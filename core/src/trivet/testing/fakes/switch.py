@@ -1,0 +1,144 @@
+"""A fake switch that forwards by rule: ask it whether a frame would get there.
+
+It is stricter than the real one: it refuses a tap of another's name, two taps with one MAC on
+a segment, and a generation that goes backwards.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.errors import CONFLICT, INVALID, NOT_FOUND, Refused
+from trivet.contracts.hookspecs import hookimpl
+from trivet.contracts.model import Model
+from trivet.contracts.network.switch import Plug, RemoteStation, Segment, SwitchState
+from trivet.testing.fakes.world import FaultConfig, Faults, Worlds
+
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+
+
+class SwitchWorld:
+    """The links of one node. `making` counts: a tap made anew has another number."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, Segment] = {}
+        self.plugs: dict[str, Plug] = {}
+        self.identities: dict[str, int] = {}
+        self.stations: dict[int, tuple[RemoteStation, ...]] = {}
+        self.making = 0
+
+    def arrives(self, source: str, mac: str) -> set[str]:
+        """Where a frame that the guest at tap `source` sends to `mac` comes out: taps, and
+        the tunnel addresses of other nodes."""
+        plug = self.plugs.get(source)
+        if plug is None or not plug.up or plug.vni not in self.segments:
+            return set()
+        others = [
+            p for p in self.plugs.values() if p.vni == plug.vni and p.up and p.device != source
+        ]
+        if mac == BROADCAST:
+            return {p.device for p in others} | set(self.segments[plug.vni].peers)
+        stations = self.stations.get(plug.vni, ())
+        return {p.device for p in others if p.mac == mac} | {
+            s.vtep for s in stations if s.mac == mac
+        }
+
+
+class FakeSwitch:
+    """A switch in memory."""
+
+    name: ClassVar[str] = "fake-switch"
+    Config: ClassVar[type[Model]] = FaultConfig
+    worlds: ClassVar[Worlds[SwitchWorld]] = Worlds(SwitchWorld)
+
+    def __init__(self, context: DriverContext, config: FaultConfig) -> None:
+        self.world = self.worlds.at(context.state_dir)
+        self.faults = Faults(config)
+        self._prefix = context.prefix
+
+    @classmethod
+    async def probe(cls) -> Probe:
+        """Works anywhere, and is never taken by `auto`."""
+        return Probe(usable=True, reason="a fake, for tests", score=-1)
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close; the world stays."""
+
+    async def ensure_segment(self, segment: Segment) -> None:
+        """Make the segment as asked."""
+        self.faults.check("ensure_segment")
+        present = self.world.segments.get(segment.vni)
+        if present and present.network == segment.network:
+            _forward_only(present.generation, segment.generation, f"segment {segment.vni}")
+        self.world.segments[segment.vni] = segment
+        if segment.local_vtep is None:
+            self.world.stations.pop(segment.vni, None)
+
+    async def remove_segment(self, vni: int) -> None:
+        """Remove it with all that is plugged there."""
+        self.faults.check("remove_segment")
+        self.world.segments.pop(vni, None)
+        self.world.stations.pop(vni, None)
+        for device in [p.device for p in self.world.plugs.values() if p.vni == vni]:
+            await self.remove_plug(device)
+
+    async def ensure_plug(self, plug: Plug) -> None:
+        """Make the tap as asked; one that is there stays the same one."""
+        self.faults.check("ensure_plug")
+        self._check_device(plug.device)
+        if plug.vni not in self.world.segments:
+            raise Refused(NOT_FOUND, f"segment {plug.vni} is not on this node")
+        for other in self.world.plugs.values():
+            if other.device != plug.device and (other.vni, other.mac) == (plug.vni, plug.mac):
+                raise Refused(CONFLICT, f"{other.device} has the MAC {plug.mac} already")
+        present = self.world.plugs.get(plug.device)
+        if present and present.port == plug.port:
+            _forward_only(present.generation, plug.generation, plug.device)
+        if present is None:
+            self.world.making += 1
+            self.world.identities[plug.device] = self.world.making
+        self.world.plugs[plug.device] = plug
+
+    async def remove_plug(self, device: str) -> None:
+        """Remove the tap."""
+        self.faults.check("remove_plug")
+        self._check_device(device)
+        self.world.plugs.pop(device, None)
+        self.world.identities.pop(device, None)
+
+    async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
+        """Make exactly these the remote guests."""
+        self.faults.check("set_stations")
+        segment = self.world.segments.get(vni)
+        if segment is None:
+            raise Refused(NOT_FOUND, f"segment {vni} is not on this node")
+        if segment.local_vtep is None and stations:
+            raise Refused(INVALID, f"segment {vni} has no tunnel", hint="give local_vtep")
+        self.world.stations[vni] = stations
+
+    async def state(self) -> SwitchState:
+        """What is on the node."""
+        self.faults.check("state")
+        return SwitchState(
+            segments=tuple(self.world.segments[vni] for vni in sorted(self.world.segments)),
+            plugs=tuple(self.world.plugs[device] for device in sorted(self.world.plugs)),
+        )
+
+    def _check_device(self, device: str) -> None:
+        if not device.startswith(f"{self._prefix}p") or len(device) > 15:
+            raise Refused(INVALID, f"{device} is not a tap of ours")
+
+
+def _forward_only(present: int, wanted: int, what: str) -> None:
+    if wanted < present:
+        raise Refused(CONFLICT, f"{what} is at generation {present}, {wanted} was asked")
+
+
+@hookimpl
+def trivet_switch_drivers() -> list[type[FakeSwitch]]:
+    """Register the fake."""
+    return [FakeSwitch]

@@ -1,0 +1,119 @@
+"""Real guests without a machine: packets at the far end of a tap, and scratch namespaces.
+
+For suites on the real drivers (root): everything happens in a network namespace of the test's
+own, which the calling thread enters and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+CLONE_NEWNET = 0x40000000
+TUNSETIFF = 0x400454CA
+TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # tap, no packet information, with virtio-net header
+VNET_HEADER = b"\0" * 10
+APPEAR_S = 5.0
+ABSENT_S = 0.4
+
+
+@contextmanager
+def scratch_namespace() -> Iterator[str]:
+    """A fresh network namespace with `lo` up, which this thread is in; removed after."""
+    name = f"tvt-{secrets.token_hex(4)}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        there = os.open(f"/run/netns/{name}", os.O_RDONLY)
+        _enter(there)
+        os.close(there)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        _enter(home)
+        os.close(home)
+        subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def _enter(fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class TapWire:
+    """Guests' ends of persistent taps in this namespace; frames in and out of them."""
+
+    def __init__(self) -> None:
+        self._taps: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Unplug all guests."""
+        for fd in self._taps.values():
+            os.close(fd)
+
+    async def reaches(self, source: str, target: str, mac: str) -> bool:
+        """Send until it arrives, or (it should not) for a moment once both ends forward."""
+        mark = secrets.token_bytes(32)
+        frame = _bytes(mac) + _bytes("02:00:00:00:00:fe") + b"\x88\xb5" + mark
+        for device in (source, target):
+            self._tap(device)
+            await self._settled(device)
+        limit = time.monotonic() + ABSENT_S
+        while time.monotonic() < limit:
+            self._send(source, frame)
+            if self._heard(target, mark):
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    async def identity(self, device: str) -> object:
+        """The interface's index."""
+        return socket.if_nametoindex(device)
+
+    async def _settled(self, device: str) -> None:
+        """A port forwards a moment after its far end was opened; one that is down never."""
+        limit = time.monotonic() + APPEAR_S
+        while time.monotonic() < limit:
+            show = await asyncio.create_subprocess_exec(
+                "bridge", "-j", "link", "show", "dev", device, stdout=subprocess.PIPE
+            )
+            shown, _ = await show.communicate()
+            links = json.loads(shown or b"[]")
+            if not links or "UP" not in links[0]["flags"] or links[0]["state"] == "forwarding":
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{device} does not forward after {APPEAR_S} s")
+
+    def _tap(self, device: str) -> int:
+        if device not in self._taps:
+            fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", device.encode(), TAP_FLAGS))
+            self._taps[device] = fd
+        return self._taps[device]
+
+    def _send(self, device: str, frame: bytes) -> None:
+        with suppress(OSError):
+            os.write(self._tap(device), VNET_HEADER + frame)
+
+    def _heard(self, device: str, mark: bytes) -> bool:
+        while True:
+            try:
+                if mark in os.read(self._tap(device), 65536):
+                    return True
+            except OSError:
+                return False
+
+
+def _bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
