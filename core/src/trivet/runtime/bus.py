@@ -14,7 +14,7 @@ caller's layer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -99,7 +99,7 @@ class Bus(Protocol):
         disk, with the sequence number (that of the first time, for a repeat)."""
         ...
 
-    def events(self, subject: str, *, since_seq: int | None) -> AsyncIterator[StreamMessage]:
+    def events(self, subject: str, *, since_seq: int | None) -> AsyncGenerator[StreamMessage, None]:
         """Events on `subject` (wildcards allowed), in order, each once, for ever: from
         `since_seq` on, or (None) from the moment the first is asked for; who must miss none
         asks `last_event_seq` first. Lasts over reconnects without gap."""

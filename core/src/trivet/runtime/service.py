@@ -14,9 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trivet.runtime.lease import Lease
-from trivet.runtime.outbox import OutboxPublisher
-
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.event import CloudEvent
@@ -27,6 +24,8 @@ from trivet.runtime.call import Client, EndpointHandler, answer
 from trivet.runtime.clock import Clock
 from trivet.runtime.collection import Collection
 from trivet.runtime.feed import Feed
+from trivet.runtime.lease import Lease
+from trivet.runtime.outbox import OutboxPublisher
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.record import Published
 from trivet.runtime.settings import Settings
@@ -138,7 +137,7 @@ class Service:
                 publisher = OutboxPublisher(
                     self.runtime.bus, self.runtime.store, self.runtime.clock, self.published
                 )
-                tasks.append(asyncio.create_task(self._forever("outbox", publisher.run)))
+                self.controller("outbox", publisher.run)
             for endpoint, handler in self._handlers:
                 subscriptions.append(await self._serve(endpoint, handler))
             for subject, callback in self._event_callbacks:

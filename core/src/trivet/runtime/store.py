@@ -12,7 +12,7 @@ key can be created again. Keys are bus subjects: tokens of `A-Za-z0-9_-=/` joine
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,7 +66,7 @@ class Store(Protocol):
         """Delete a key that still has `revision`; gone already is fine."""
         ...
 
-    def watch(self, prefix: str) -> AsyncIterator[Change | Synced]:
+    def watch(self, prefix: str) -> AsyncGenerator[Change | Synced, None]:
         """Everything whose key begins with the tokens of `prefix` ('' is all; else it ends
         in '.'), then every change, in order of revision, for ever; lasts over reconnects, and
         a reconnect loses nothing (intermediate values may be skipped)."""

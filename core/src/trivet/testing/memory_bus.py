@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -208,7 +208,9 @@ class MemoryBus:
             raise Retry(TIMEOUT, f"no acknowledgement for the event {message_id}")
         return seq
 
-    async def events(self, subject: str, *, since_seq: int | None) -> AsyncIterator[StreamMessage]:
+    async def events(
+        self, subject: str, *, since_seq: int | None
+    ) -> AsyncGenerator[StreamMessage, None]:
         """Events in order, waiting for more at the end."""
         position = len(self.broker.events) if since_seq is None else max(since_seq - 1, 0)
         while not self._closed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -75,7 +75,7 @@ class MemoryStore:
         """Delete a key that still has `revision`."""
         await self._write(key, None, revision)
 
-    async def watch(self, prefix: str) -> AsyncIterator[Change | Synced]:
+    async def watch(self, prefix: str) -> AsyncGenerator[Change | Synced, None]:
         """Everything below `prefix`, then every change."""
         filter_of(prefix)
         watcher = self._bucket.watch(prefix, self._bus, up=self._bus.connected)

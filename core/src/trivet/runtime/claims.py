@@ -1,0 +1,80 @@
+"""Claims: who has an address, a MAC, a number. Made by compare-and-swap, before use.
+
+A claim is a key that exists (`contracts.keys.claim_key`) and names its owner's id. The store
+lets one `create` through, so of two who want the same thing one gets it, without a lock and
+without looking first. Only the owner's id releases, so a late clean-up of a deleted resource
+can't take away what has a new owner since.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.model import Model, ResourceId
+from trivet.runtime.store import Store, Synced
+
+ATTEMPTS_MAX = 10
+
+
+class Claim(Model):
+    """The value of a claim's key."""
+
+    owner: ResourceId
+
+
+class Claims:
+    """The claims of one service's bucket."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def claim(self, key: str, owner: ResourceId) -> bool:
+        """Whether `key` is `owner`'s: now, or since earlier. False: it is somebody else's.
+
+        Raises `Retry` where the store can't tell; claiming again then gives the answer.
+        """
+        value = Claim(owner=owner).model_dump_json().encode()
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                await self._store.create(key, value)
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+            else:
+                return True
+            holder = await self.owner(key)
+            if holder is not None:
+                return holder == owner
+        raise Retry(CONFLICT, f"{key} is claimed and released by many at once", retry_after_s=0.2)
+
+    async def release(self, key: str, owner: ResourceId) -> None:
+        """Let go of `key` if it is `owner`'s; else nothing is done."""
+        for _ in range(ATTEMPTS_MAX):
+            entry = await self._store.get(key)
+            if entry is None or Claim.model_validate_json(entry.value).owner != owner:
+                return
+            try:
+                await self._store.delete(key, entry.revision)
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+            else:
+                return
+        raise Retry(CONFLICT, f"{key} is claimed and released by many at once", retry_after_s=0.2)
+
+    async def owner(self, key: str) -> ResourceId | None:
+        """Whose `key` is, as the store says now; None: nobody's."""
+        entry = await self._store.get(key)
+        return Claim.model_validate_json(entry.value).owner if entry else None
+
+    async def owners(self, prefix: str) -> dict[str, ResourceId]:
+        """All claims whose key begins with `prefix` ('claim.mac.'), as of about now."""
+        found: dict[str, ResourceId] = {}
+        async with aclosing(self._store.watch(prefix)) as steps:
+            async for step in steps:
+                if isinstance(step, Synced):
+                    break
+                if step.value is not None:
+                    found[step.key] = Claim.model_validate_json(step.value).owner
+        return found

@@ -1,0 +1,141 @@
+"""Telling the events that writes left in their records' outboxes, each exactly once.
+
+Run by the instance that leads; safety does not rest on that. It watches the bucket, appends
+each item to the event stream under the item's own id, then clears it. Killed at any point it
+tells again, and the stream takes an id once within its window; what may be older than the
+window is looked for in the stream first. So no event is lost, none doubled.
+
+Clearing costs a write, so it waits until the record has been still for `CLEAR_AFTER_S`: while a
+resource is busy, its next write leaves out what is known to be told (`record.next_outbox`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from trivet.contracts.errors import CONFLICT, Refused
+from trivet.contracts.event import CloudEvent, subject_of
+from trivet.runtime.bus import DEDUPE_WINDOW_S, Bus
+from trivet.runtime.clock import Clock
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.record import OutboxItem, Published, Record, cleared
+from trivet.runtime.store import Change, Store, Synced
+
+log = logging.getLogger(__name__)
+
+CLEAR_AFTER_S = 2.0
+RECORDS_AT_ONCE = 32
+SURE_WITHIN = timedelta(seconds=DEDUPE_WINDOW_S / 2)
+CLOCKS_DIFFER = timedelta(seconds=60)
+LOOK_BACK = timedelta(hours=1)
+
+RawRecord = Record[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A record with something to do, as the watch told it at `at` (monotonic)."""
+
+    value: bytes
+    revision: int
+    at: float
+
+
+class OutboxPublisher:
+    """Publishes the outboxes of one bucket."""
+
+    def __init__(self, bus: Bus, store: Store, clock: Clock, published: Published) -> None:
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self._published = published
+        self._found: dict[str, _Found] = {}
+
+    async def run(self) -> None:
+        """Watch and publish until cancelled."""
+        self._found.clear()
+        reconciler = Reconciler(
+            f"outbox {self._store.bucket}",
+            self._settle,
+            clock=self._clock,
+            bound=RECORDS_AT_ONCE,
+            keys=lambda: self._found,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reconciler.run())
+            async for step in self._store.watch(""):
+                if not isinstance(step, Synced) and self._take(step):
+                    reconciler.wake(step.key)
+
+    def _take(self, change: Change) -> bool:
+        """Note what the watch told; whether there is something to do."""
+        if change.value is None or not has_work(change.value):
+            self._found.pop(change.key, None)
+            return False
+        self._found[change.key] = _Found(change.value, change.revision, self._clock.monotonic())
+        return True
+
+    async def _settle(self, key: str) -> float | None:
+        """Tell what is untold in the record of `key`; then clear it, or delete a gone one."""
+        found = self._found.get(key)
+        if found is None:
+            return None
+        record = RawRecord.model_validate_json(found.value)
+        for item in record.outbox:
+            await self._tell(item, item.id(self._store.bucket, found.revision))
+        still_for = self._clock.monotonic() - found.at
+        if not record.gone and still_for < CLEAR_AFTER_S:
+            return CLEAR_AFTER_S - still_for
+        try:
+            if record.gone:
+                await self._store.delete(key, found.revision)
+            else:
+                bare = cleared(self._store.bucket, record, found.revision, self._published)
+                value = bare.model_dump_json().encode()
+                await self._store.update(key, value, found.revision)
+        except Refused as error:
+            if error.code is not CONFLICT:
+                raise
+            # A newer record is on its way through the watch, or has come already.
+            return CLEAR_AFTER_S
+        if self._found.get(key) is found:
+            del self._found[key]
+        return None
+
+    async def _tell(self, item: OutboxItem, id_: str) -> None:
+        if id_ in self._published:
+            return
+        event = item.event
+        subject = subject_of(event.type)
+        now = self._clock.now()
+        if not surely_in_window(event.time, now):
+            since = min(event.time, now) - LOOK_BACK
+            if await self._bus.find_event(subject, id_, since=since) is not None:
+                self._published.add(id_)
+                return
+        message = CloudEvent(
+            id=id_,
+            source=f"trivet/{self._store.bucket}",
+            type=event.type,
+            subject=event.subject,
+            time=event.time,
+            data=event.data,
+        )
+        await self._bus.append_event(subject, message.model_dump_json().encode(), message_id=id_)
+        self._published.add(id_)
+
+
+def has_work(value: bytes) -> bool:
+    """Whether a value is a record with events to tell, or gone; told from its bytes, since
+    most of what passes is neither. JSON escapes quotes in strings, so no text can pretend."""
+    return b'"outbox":[{' in value or b'"gone":true' in value
+
+
+def surely_in_window(written_at: datetime, now: datetime) -> bool:
+    """Whether, of an event caused at `written_at`, an earlier telling would still be known to
+    the stream by its id. A time in the future (another machine's clock) says nothing."""
+    return -CLOCKS_DIFFER <= now - written_at <= SURE_WITHIN
