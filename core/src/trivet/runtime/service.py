@@ -144,7 +144,7 @@ class Service:
                 hear = self._hear(subject, callback)
                 tasks.append(asyncio.create_task(self._forever(f"events {subject}", hear)))
             tasks.extend(asyncio.create_task(self._forever(n, run)) for n, run in self._agents)
-            if self._controllers:
+            if self._collections:
                 tasks.append(asyncio.create_task(self._forever("lead", self._lead)))
             self.up.set()
             log.info("%s on %s is up", self.runtime.service, self.runtime.node)
@@ -181,13 +181,15 @@ class Service:
 
     async def _lead(self) -> None:
         runtime = self.runtime
-        lease = Lease(runtime.store, "lead", f"{runtime.node}", runtime.clock)
+        lease = Lease(runtime.store, "lead", runtime.node, runtime.clock)
         await lease.hold(self._controllers_work)
 
     async def _controllers_work(self) -> None:
         log.info("%s on %s leads", self.runtime.service, self.runtime.node)
+        runtime = self.runtime
+        publisher = OutboxPublisher(runtime.bus, runtime.store, runtime.clock, self.published)
         async with asyncio.TaskGroup() as group:
-            for name, run in self._controllers:
+            for name, run in [("outbox", publisher.run), *self._controllers]:
                 group.create_task(self._forever(name, run))
 
     async def _forever(self, name: str, run: Duty) -> None:
