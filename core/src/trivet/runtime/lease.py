@@ -104,10 +104,20 @@ class Lease:
     """One instance's part in the contest for `lease.<name>`."""
 
     def __init__(
-        self, store: Store, name: str, holder: str, clock: Clock, *, ttl_s: float = TTL_S
+        self,
+        store: Store,
+        name: str,
+        holder: str,
+        clock: Clock,
+        *,
+        ttl_s: float = TTL_S,
+        alone: bool = False,
     ) -> None:
+        """`alone`: no other process of the name `holder` can be alive (a lock on its node
+        says so), so what an earlier one left behind is taken at once."""
         # The token tells a restarted process from the one before it.
         self.holder = f"{holder}/{secrets.token_hex(4)}"
+        self._predecessors = f"{holder}/" if alone else "\0"
         self.held = False
         self._store = store
         self._key = f"lease.{name}"

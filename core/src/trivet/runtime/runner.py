@@ -6,7 +6,9 @@ The same for every service; what is a service's own is in its bootstrap.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,7 +17,7 @@ import uvloop
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_store import NatsStore
 
-from trivet.contracts.errors import TrivetError
+from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.logs import configure_logs
@@ -25,6 +27,8 @@ from trivet.runtime.settings import Settings, load_settings
 from trivet.runtime.telemetry import configure_telemetry
 
 log = logging.getLogger(__name__)
+
+ALREADY_RUNNING = code("service.already_running", 500, "The service runs already")
 
 Bootstrap = Callable[[Service], Awaitable[None]]
 
@@ -52,8 +56,28 @@ async def connect(service: str, settings: Settings) -> tuple[NatsBus, Runtime]:
     return bus, runtime
 
 
+def lock_node(service: str, settings: Settings) -> int:
+    """Make sure that this is the node's only process of the service, for as long as it lives.
+
+    The lock is the kernel's, so it goes with the process, however that ends. Returns its file
+    descriptor; raises `Fatal(ALREADY_RUNNING)`.
+    """
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.run_dir / f"{service}.lock"
+    # Python makes it non-inheritable: no child can keep the lock for a dead service.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        detail = f"another trivet-{service} runs on {settings.node}"
+        raise Fatal(ALREADY_RUNNING, detail, hint=f"it holds {path}") from error
+    return descriptor
+
+
 async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
     """Run a service until SIGTERM or SIGINT."""
+    lock = lock_node(service, settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +89,7 @@ async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
         await made.run(stop)
     finally:
         await bus.close()
+        os.close(lock)
 
 
 def main(service: str, bootstrap: Bootstrap) -> None:

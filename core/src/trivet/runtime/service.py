@@ -181,7 +181,7 @@ class Service:
 
     async def _lead(self) -> None:
         runtime = self.runtime
-        lease = Lease(runtime.store, "lead", runtime.node, runtime.clock)
+        lease = Lease(runtime.store, "lead", runtime.node, runtime.clock, alone=True)
         await lease.hold(self._controllers_work)
 
     async def _controllers_work(self) -> None:
