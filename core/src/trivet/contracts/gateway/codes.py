@@ -1,0 +1,9 @@
+"""The error codes of the gateway: what is wrong with a request before a service sees it."""
+
+from trivet.contracts.errors import code
+
+NO_ROUTE = code("request.no_route", 404, "Nothing is at this path")
+METHOD = code("request.method_not_allowed", 405, "The path does not take this method")
+TOO_SLOW = code("request.too_slow", 408, "The request did not arrive in time")
+TOO_LARGE = code("request.too_large", 413, "The request is too large")
+MEDIA_TYPE = code("request.media_type", 415, "The body is not of a type that is taken")

@@ -1,0 +1,239 @@
+"""The gateway put together: routes, events, health, and what runs beside them.
+
+Every declared operation becomes one route to the same dispatcher. The few paths that are the
+gateway's own (events, health, version, the OpenAPI document) are here; they are no operations
+of a service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import cached_property
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import Response, StreamingResponse
+from pydantic_core import to_json
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
+
+from trivet.contracts.errors import MALFORMED, Refused, TrivetError
+from trivet.contracts.gateway.codes import METHOD, NO_ROUTE
+from trivet.gateway.audit import AuditQueue
+from trivet.gateway.dispatch import Dispatcher
+from trivet.gateway.events import EventFeeds, Subscriber, as_sse
+from trivet.gateway.filters import bus_subject, first_seq
+from trivet.gateway.health import HealthCheck, product_version
+from trivet.gateway.identity import FORGET_ON, Identities
+from trivet.gateway.limits import Limits
+from trivet.gateway.openapi import document
+from trivet.gateway.problems import as_trivet_error, problem, problem_response
+from trivet.gateway.requests import parse_query
+from trivet.gateway.routes import ApiRoute, all_endpoints, routes
+from trivet.runtime.bus import Bus
+from trivet.runtime.call import Client
+from trivet.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+SERVICE = "gateway"
+_RESUBSCRIBE_S = 1.0
+_WS_POLICY_VIOLATION = 1008
+_WS_GOING_AWAY = 1001
+_EVENT_PARAMETERS = frozenset({"subject", "since", "project"})
+
+
+class Segment(StringConvertor):
+    """One part of a path without ':', which sets a name apart from an action."""
+
+    regex = "[^/:]+"
+
+
+class Gateway:
+    """The gateway of one process: an ASGI application and the tasks beside it."""
+
+    def __init__(self, bus: Bus, clock: Clock, limits: Limits) -> None:
+        self._bus = bus
+        endpoints = all_endpoints()
+        client = Client(bus, SERVICE)
+        self._audit = AuditQueue(client, limits)
+        self._identities = Identities(client, clock, limits)
+        self._feeds = EventFeeds(bus, self._identities, clock, limits)
+        self._health = HealthCheck(bus, client, endpoints, clock, limits)
+        self._dispatcher = Dispatcher(client, self._identities, self._audit, clock, limits)
+        self._tasks: list[asyncio.Task[None]] = []
+        table = routes(endpoints)
+        self._table = table
+        self.app = self._application(table)
+
+    @cached_property
+    def _document(self) -> bytes:
+        return to_json(document(self._table))
+
+    async def start(self) -> None:
+        """Start what runs beside the requests."""
+        self._bus.on_reconnect(self._forget)
+        self._tasks = [
+            asyncio.create_task(self._audit.run()),
+            asyncio.create_task(self._watch_identities()),
+        ]
+
+    def end_streams(self) -> None:
+        """End the streams of events, which would else hold up a stop for ever."""
+        self._feeds.close()
+
+    async def stop(self) -> None:
+        """End what runs beside the requests, and send the last audit entries."""
+        self.end_streams()
+        await self._audit.flush()
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _application(self, table: tuple[ApiRoute, ...]) -> FastAPI:
+        register_url_convertor("segment", Segment())
+        own: list[BaseRoute] = [
+            Route("/v1/health", _guarded(self._answer_health), methods=["GET"]),
+            Route("/v1/version", _guarded(self._answer_version), methods=["GET"]),
+            Route("/v1/openapi.json", _guarded(self._answer_document), methods=["GET"]),
+            Route("/v1/events", _guarded(self._answer_events), methods=["GET"]),
+            WebSocketRoute("/v1/events", self._talk_events),
+        ]
+        declared = [
+            Route(
+                route.http.path.replace("}", ":segment}"),
+                self._handler(route),
+                methods=[route.http.method],
+            )
+            for route in table
+        ]
+        app = FastAPI(
+            title="Trivet",
+            routes=[*declared, *own],
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        app.add_exception_handler(HTTPException, _no_route)
+        return app
+
+    def _handler(self, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            return await self._dispatcher.answer(route, request)
+
+        return handle
+
+    async def _answer_health(self, request: Request) -> Response:
+        health = await self._health.health()
+        status = 200 if health.status == "ok" else 503
+        return _json(health.model_dump_json().encode(), status)
+
+    async def _answer_version(self, request: Request) -> Response:
+        return _json(product_version().model_dump_json().encode())
+
+    async def _answer_document(self, request: Request) -> Response:
+        return _json(self._document)
+
+    async def _answer_events(self, request: Request) -> Response:
+        subscriber = _subscriber(request)
+        await self._feeds.admit(subscriber)
+        first = await self._feeds.first(subscriber)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b": connected\nretry: 2000\n\n"
+            async for told in self._feeds.stream(subscriber, first):
+                yield as_sse(told)
+
+        return StreamingResponse(body(), media_type="text/event-stream", headers=_NO_STORE)
+
+    async def _talk_events(self, socket: WebSocket) -> None:
+        """Events over a WebSocket: messages `{"seq", "event"}`; a problem document, then the
+        end, where they are refused."""
+        await socket.accept()
+        try:
+            subscriber = _subscriber(socket)
+            await self._feeds.admit(subscriber)
+            first = await self._feeds.first(subscriber)
+            async for told in self._feeds.stream(subscriber, first):
+                event = told.event.model_dump(mode="json") if told.event else None
+                await socket.send_json({"seq": told.seq, "event": event})
+            await socket.close(_WS_GOING_AWAY)
+        except TrivetError as error:
+            await socket.send_json(problem(error, secrets.token_hex(8)))
+            await socket.close(_WS_POLICY_VIOLATION)
+        except WebSocketDisconnect:
+            log.debug("a subscriber went away")
+
+    async def _watch_identities(self) -> None:
+        """Forget callers as soon as an event says that what they may do can have changed."""
+        subject = FORGET_ON[0].rsplit(".", 2)[0] + ".>"
+        while True:
+            try:
+                async for message in self._bus.events(subject, since_seq=None):
+                    self._identities.on_event(message.subject)
+            except TrivetError as error:
+                log.warning("events of the security service: %s", error)
+            self._identities.forget()
+            await asyncio.sleep(_RESUBSCRIBE_S)
+
+    async def _forget(self) -> None:
+        self._identities.forget()
+
+
+_NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def _json(data: bytes, status: int = 200) -> Response:
+    return Response(data, status_code=status, media_type="application/json", headers=_NO_STORE)
+
+
+def _subscriber(connection: Request | WebSocket) -> Subscriber:
+    query = parse_query(connection.query_params.multi_items())
+    if unknown := set(query) - _EVENT_PARAMETERS:
+        hint = f"known: {', '.join(sorted(_EVENT_PARAMETERS))}"
+        raise Refused(MALFORMED, f"not accepted: {min(unknown)!a}", hint=hint)
+    return Subscriber(
+        authorization=connection.headers.get("Authorization"),
+        address=connection.client.host if connection.client else None,
+        subject=bus_subject(query.get("subject")),
+        since=first_seq(query.get("since"), connection.headers.get("Last-Event-ID")),
+        project=query.get("project"),
+    )
+
+
+def _guarded(
+    handler: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler, with every failure told as a problem document."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as raised:  # noqa: BLE001 - the last line before the caller
+            request_id = secrets.token_hex(8)
+            return problem_response(as_trivet_error(raised, request_id), request_id)
+
+    return handle
+
+
+async def _no_route(request: Request, raised: Exception) -> Response:
+    """What the router itself refuses: no such path, or not with this method."""
+    assert isinstance(raised, HTTPException)
+    headers: dict[str, str] = dict(raised.headers or {})
+    if raised.status_code == 405:
+        detail = f"{request.method} is not for {request.url.path!a}"
+        allowed = headers.get("Allow")
+        error: TrivetError = Refused(METHOD, detail, hint=f"allowed: {allowed}")
+    else:
+        detail = f"nothing is at {request.url.path[:200]!a}"
+        error = Refused(NO_ROUTE, detail, hint="GET /v1/openapi.json lists all paths")
+    response = problem_response(error, secrets.token_hex(8))
+    response.headers.update(headers)
+    return response

@@ -1,0 +1,203 @@
+"""One API call from request to reply, the same way for every operation.
+
+In order: who calls (401), whether it may (403), what it asks (400), then the owner's answer, and
+with `?wait=` the answer once the resource has settled or the time is over. Whatever happens, the
+reply is the resource or a problem document, and what changes something or was refused for want
+of right goes to the audit trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from trivet.contracts.access import Audience, Caller, allowed
+from trivet.contracts.endpoint import CreateRequest
+from trivet.contracts.errors import FORBIDDEN, TOO_MANY, Refused, Retry, TrivetError
+from trivet.contracts.gateway.codes import MEDIA_TYPE, TOO_LARGE, TOO_SLOW
+from trivet.contracts.model import Model
+from trivet.contracts.resource import Resource
+from trivet.contracts.security.audit import AuditEntry
+from trivet.gateway.audit import AuditQueue
+from trivet.gateway.identity import Identities
+from trivet.gateway.limits import Limits
+from trivet.gateway.problems import REQUEST_ID, as_trivet_error, problem_response
+from trivet.gateway.requests import assemble, parse_body, parse_if_match, parse_query, take_wait
+from trivet.gateway.routes import ApiRoute
+from trivet.gateway.settle import settle
+from trivet.runtime.call import MAX_REQUEST_BYTES, Client
+from trivet.runtime.clock import Clock
+from trivet.runtime.telemetry import extract_context, span
+
+ANONYMOUS = "anonymous"
+_JSON = re.compile(r"application/(json|merge-patch\+json)", re.IGNORECASE)
+_TARGET = re.compile(r"[ -~]{0,63}")
+_DETAIL_CHARS = 500
+_SURELY_FITS = 16_384
+"""A body up to this size fits a message of the bus, whatever defaults are filled in."""
+
+
+@dataclass
+class Exchange:
+    """What is known so far of a call that is at work; the audit record is made of it."""
+
+    route: ApiRoute
+    path: Mapping[str, str]
+    address: str | None
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Ours, never the caller's: the audit trail records each request id once."""
+    caller: Caller | None = None
+    target: str | None = None
+
+    @property
+    def project(self) -> str | None:
+        """The project of the path."""
+        return self.path.get("project")
+
+
+class Dispatcher:
+    """Answers API calls by asking the services that own the operations."""
+
+    def __init__(
+        self,
+        client: Client,
+        identities: Identities,
+        audit: AuditQueue,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._client = client
+        self._identities = identities
+        self._audit = audit
+        self._clock = clock
+        self._limits = limits
+        self._at_work = 0
+
+    async def answer(self, route: ApiRoute, request: Request) -> Response:
+        """The reply to a call; never raises."""
+        path = request.path_params
+        address = request.client.host if request.client else None
+        exchange = Exchange(route, path, address, target=path.get("name"))
+        self._at_work += 1
+        try:
+            if self._at_work > self._limits.concurrent_requests:
+                raise Retry(TOO_MANY, "the gateway is at its bound", retry_after_s=1)  # noqa: TRY301
+            with extract_context(request.headers), span(f"http {route.endpoint.op}"):
+                reply = await self._perform(exchange, request)
+        except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
+            error = as_trivet_error(raised, exchange.request_id)
+            self._record(exchange, error)
+            return problem_response(error, exchange.request_id)
+        finally:
+            self._at_work -= 1
+        self._record(exchange, None)
+        return _reply(route, reply, exchange.request_id)
+
+    async def _perform(self, exchange: Exchange, request: Request) -> Model:
+        route = exchange.route
+        await self._admit(exchange, request)
+        query = parse_query(request.query_params.multi_items())
+        wait_s = take_wait(query, self._limits.wait_max_s) if route.waits else 0.0
+        data = await self._body(request)
+        body = parse_body(data)
+        revision = parse_if_match(request.headers.get("If-Match"))
+        asked = assemble(route.endpoint, exchange.path, query, body, revision)
+        if isinstance(asked, CreateRequest):
+            exchange.target = asked.meta.name
+        if len(data) > _SURELY_FITS and len(asked.model_dump_json()) > MAX_REQUEST_BYTES:
+            hint = f"at most {MAX_REQUEST_BYTES} bytes"
+            raise Refused(TOO_LARGE, "the request is too large with its defaults", hint=hint)
+        response: Model = await self._client.call(
+            route.endpoint, asked, caller=exchange.caller, request_id=exchange.request_id
+        )
+        if wait_s and route.get and isinstance(response, Resource):
+            return await settle(
+                self._client, route.get, response, wait_s, exchange.caller, self._clock
+            )
+        return response
+
+    async def _admit(self, exchange: Exchange, request: Request) -> None:
+        """Find out who calls, and refuse who may not."""
+        policy = exchange.route.endpoint.policy
+        if policy.audience is not Audience.PUBLIC:
+            header = request.headers.get("Authorization")
+            exchange.caller = await self._identities.caller(header, exchange.address)
+        if not allowed(exchange.caller, policy, exchange.project):
+            where = f"in project {exchange.project!a}" if exchange.project else "in the cluster"
+            user = exchange.caller.user if exchange.caller else ANONYMOUS
+            raise Refused(
+                FORBIDDEN,
+                f"{user} has no {policy.permission or policy.audience.value} {where}",
+                hint="an administrator can bind a role with it: `trivet user edit`",
+            )
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, within its bounds of size and time."""
+        declared = request.headers.get("Content-Length", "0")
+        if declared.isdigit() and int(declared[:18]) > self._limits.body_bytes:
+            raise self._too_large()
+        data = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_read_s):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > self._limits.body_bytes:
+                        raise self._too_large()
+        except TimeoutError as error:
+            raise Refused(TOO_SLOW, "the body did not arrive in time") from error
+        content_type = request.headers.get("Content-Type", "")
+        if data and not _JSON.match(content_type):
+            hint = "Content-Type: application/json"
+            raise Refused(MEDIA_TYPE, f"the body is {content_type!a}", hint=hint)
+        return bytes(data)
+
+    def _too_large(self) -> Refused:
+        hint = f"at most {self._limits.body_bytes} bytes"
+        return Refused(TOO_LARGE, "the body is too large", hint=hint)
+
+    def _record(self, exchange: Exchange, error: TrivetError | None) -> None:
+        """Record what changes something, and what was refused for want of right."""
+        endpoint = exchange.route.endpoint
+        denied = error is not None and error.code.http_status in (401, 403)
+        if not endpoint.changes and not denied:
+            return
+        caller = exchange.caller
+        self._audit.record(
+            AuditEntry(
+                at=self._clock.now(),
+                user=caller.user if caller else ANONYMOUS,
+                token_id=caller.token_id if caller else None,
+                address=exchange.address,
+                op=endpoint.op,
+                project=_plain(exchange.project),
+                target=_plain(exchange.target),
+                outcome=error.code.value if error else "ok",
+                request_id=exchange.request_id,
+                detail=error.detail[:_DETAIL_CHARS] if error else "",
+            )
+        )
+
+
+def _plain(text: str | None) -> str | None:
+    """A name as it came, if it is one that a log can show; else its ASCII form, cut."""
+    if text is None or _TARGET.fullmatch(text):
+        return text
+    return ascii(text)[:64]
+
+
+def _reply(route: ApiRoute, response: Model, request_id: str) -> Response:
+    headers = {REQUEST_ID: request_id}
+    if isinstance(response, Resource):
+        headers["ETag"] = f'"{response.meta.revision}"'
+    return Response(
+        response.model_dump_json(),
+        status_code=route.http.status,
+        media_type="application/json",
+        headers=headers,
+    )

@@ -1,0 +1,74 @@
+"""The gateway's bounds, each by its name: sizes, counts and times.
+
+What is over one of them is refused with a stable code; nothing in the gateway grows with what
+callers send.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivet.runtime.call import MAX_REQUEST_BYTES
+from trivet.runtime.settings import GatewaySettings
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds in force; sizes in bytes, times in seconds."""
+
+    body_bytes: int = MAX_REQUEST_BYTES
+    """A request's body; never more than a message of the bus takes."""
+
+    body_read_s: float = 20.0
+    """How long a body may take to arrive."""
+
+    concurrent_requests: int = 256
+    """Requests at work at once, streams of events not counted; more are told 429."""
+
+    event_clients: int = 256
+    """Streams of events open at once; more are told 429."""
+
+    event_buffer: int = 1000
+    """Events kept for one slow client; the bus keeps the rest until it has read them."""
+
+    event_keepalive_s: float = 15.0
+    """A stream that has nothing to say says so, so that proxies leave it open."""
+
+    wait_max_s: float = 60.0
+    """`?wait=` at most."""
+
+    bearer_bytes: int = 4096
+    """A bearer token at most."""
+
+    identity_cache_size: int = 4096
+    """Tokens whose caller is remembered."""
+
+    identity_cache_s: float = 5.0
+    """How long a caller is remembered; a revoked token is forgotten at once by its event, and
+    by this time where the event did not come."""
+
+    audit_queue: int = 10_000
+    """Audit entries that wait for the security service; more go to the log alone."""
+
+    audit_batch: int = 500
+    """Audit entries sent in one message."""
+
+    audit_retry_s: float = 1.0
+    """Pause before audit entries are sent again."""
+
+    audit_flush_s: float = 5.0
+    """How long a stop waits for the last audit entries."""
+
+    health_s: float = 2.0
+    """How long a service has to answer before it counts as not reachable; the answer is kept
+    as long, so that asking often costs the services nothing."""
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Limits:
+        """The bounds that the settings ask for; what they don't name stays."""
+        return cls(
+            body_bytes=min(settings.max_body_bytes, MAX_REQUEST_BYTES),
+            concurrent_requests=settings.max_requests,
+            identity_cache_s=settings.token_cache_s,
+            event_buffer=settings.event_buffer,
+        )
