@@ -1,0 +1,349 @@
+"""A volume engine in memory: real enough to lose data when it is used wrongly.
+
+What a node has on disk and in its process table lies in a `FakeMachine`, found by the driver's
+state folder, so that it outlives the driver as replicas, servers and graphs do. Bytes really
+go from a graph through the servers of its replicas, each under its epoch: a write in an old
+epoch fails here as it does there. Faults are in the configuration, or set on the machine.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.errors import (
+    CONFLICT,
+    DRIVER_FAILED,
+    IN_USE,
+    INVALID,
+    NOT_FOUND,
+    Fatal,
+    Refused,
+    Retry,
+)
+from trivet.contracts.model import GIB, Model, ResourceId
+from trivet.contracts.storage.codes import NO_SPACE, SHRINK
+from trivet.contracts.storage.engine import (
+    AttachedVolume,
+    AttachSpec,
+    PoolOnNode,
+    ReplicaRecord,
+    ReplicaSpec,
+    ServedReplica,
+)
+from trivet.contracts.storage.pool import PoolUsage
+
+BLOCK = 4096
+DEFAULT_POOL_BYTES = 64 * GIB
+
+
+@dataclass
+class FakeReplica:
+    """A replica's record and its written blocks."""
+
+    spec: ReplicaSpec
+    size_bytes: int
+    generation: int
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    epoch: int = 0
+    floor: int = 0
+    complete: bool = False
+
+    def used_bytes(self) -> int:
+        """What it takes in its pool."""
+        return len(self.blocks) * BLOCK if self.spec.thin else self.size_bytes
+
+
+@dataclass
+class FakeMachine:
+    """What one node keeps: it outlives the engine. `fail_before` and `fail_after` count how
+    many more calls of an operation fail, before or after they had their effect."""
+
+    pools: dict[ResourceId, PoolOnNode] = field(default_factory=dict)
+    made: set[ResourceId] = field(default_factory=set)
+    replicas: dict[ResourceId, FakeReplica] = field(default_factory=dict)
+    servers: dict[str, tuple[ResourceId, int]] = field(default_factory=dict)
+    graphs: dict[ResourceId, tuple[AttachSpec, bool]] = field(default_factory=dict)
+    fail_before: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    fail_after: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def reboot(self) -> None:
+        """The machine starts again: nothing runs, nothing is mounted, disks are as they were."""
+        self.pools.clear()
+        self.servers.clear()
+        self.graphs.clear()
+
+
+MACHINES: dict[Path, FakeMachine] = defaultdict(FakeMachine)
+"""By the state folder of the engine, which a test makes for itself alone."""
+
+
+def serving(socket: str, export: str) -> FakeReplica | None:
+    """The replica that is served at that socket under that export name, on any machine."""
+    for machine in MACHINES.values():
+        if socket in machine.servers:
+            volume, epoch = machine.servers[socket]
+            if export == f"{volume}.e{epoch}":
+                return machine.replicas.get(volume)
+    return None
+
+
+class FakeEngineConfig(Model):
+    """`pool_bytes` is what each member has, whatever was asked."""
+
+    pool_bytes: int = DEFAULT_POOL_BYTES
+    fail_before: dict[str, int] = {}
+    fail_after: dict[str, int] = {}
+
+
+class FakeVolumeEngine:
+    """The semantic fake of a volume engine."""
+
+    name: ClassVar[str] = "fake-engine"
+    Config: ClassVar[type[Model]] = FakeEngineConfig
+
+    def __init__(self, context: DriverContext, config: FakeEngineConfig) -> None:
+        self._context = context
+        self._config = config
+        self._opened = False
+        self.machine = MACHINES[context.state_dir]
+
+    @classmethod
+    async def probe(cls) -> Probe:
+        """Always usable, never chosen by `auto`."""
+        return Probe(usable=True, reason="a fake, for tests", score=-1)
+
+    async def open(self) -> None:
+        """Make ready."""
+        self.machine.fail_before.update(self._config.fail_before)
+        self.machine.fail_after.update(self._config.fail_after)
+        self.machine.pools.clear()
+        self._opened = True
+
+    async def close(self) -> None:
+        """What runs stays."""
+        self._opened = False
+
+    # --- pools and replicas ----------------------------------------------------------------
+
+    async def open_pool(self, pool: PoolOnNode) -> PoolUsage:
+        """Make the pool usable."""
+        self._begin("open_pool", pool.id)
+        self.machine.pools[pool.id] = pool
+        self.machine.made.add(pool.id)
+        self._end("open_pool")
+        return self._usage(pool.id)
+
+    async def close_pool(self, pool: ResourceId, *, destroy: bool = False) -> None:
+        """Stop using the pool."""
+        self._begin("close_pool", pool)
+        mine = [v for v, r in self.machine.replicas.items() if r.spec.pool == pool]
+        if destroy and mine:
+            raise Refused(IN_USE, f"pool {pool} still has replicas")
+        if any(v in mine for v, _ in self.machine.servers.values()):
+            raise Refused(IN_USE, f"pool {pool} still serves replicas")
+        self.machine.pools.pop(pool, None)
+        if destroy:
+            self.machine.made.discard(pool)
+        self._end("close_pool")
+
+    async def create(self, replica: ReplicaSpec) -> ReplicaRecord:
+        """Make a replica."""
+        self._begin("create", replica.volume)
+        known = self.machine.replicas.get(replica.volume)
+        if known is not None and known.complete:
+            if (known.spec.pool, known.size_bytes) != (replica.pool, replica.size_bytes):
+                raise Refused(CONFLICT, f"there is another replica of {replica.volume} already")
+            return self._record(replica.volume)
+        if replica.pool not in self.machine.pools:
+            raise Refused(NOT_FOUND, f"pool {replica.pool} is not open")
+        blocks: dict[int, bytes] = {}
+        if replica.source is not None:
+            source = self._complete(replica.source)
+            if source.spec.pool != replica.pool or source.size_bytes > replica.size_bytes:
+                raise Refused(INVALID, f"{replica.source} can't be the source")
+            blocks = dict(source.blocks)
+        made = FakeReplica(replica, replica.size_bytes, replica.generation, blocks)
+        if made.used_bytes() > self._free(replica.pool):
+            raise Retry(NO_SPACE, f"pool {replica.pool} is full")
+        self.machine.replicas[replica.volume] = made
+        self._end("create")
+        made.complete = True
+        return self._record(replica.volume)
+
+    async def grow(self, volume: ResourceId, size_bytes: int, generation: int) -> ReplicaRecord:
+        """Make a replica larger."""
+        self._begin("grow", volume)
+        replica = self._complete(volume)
+        if size_bytes < replica.size_bytes:
+            raise Refused(SHRINK, f"{volume} is larger than that")
+        more = size_bytes - replica.size_bytes
+        if not replica.spec.thin and more > self._free(replica.spec.pool):
+            raise Retry(NO_SPACE, f"pool {replica.spec.pool} is full")
+        replica.size_bytes, replica.generation = size_bytes, generation
+        self._end("grow")
+        return self._record(volume)
+
+    async def remove(self, volume: ResourceId) -> None:
+        """Remove a replica."""
+        self._begin("remove", volume)
+        if any(v == volume for v, _ in self.machine.servers.values()):
+            raise Refused(IN_USE, f"the replica of {volume} is being served")
+        if volume in self.machine.replicas:
+            self._open_pool_of(volume)
+            del self.machine.replicas[volume]
+        self._end("remove")
+
+    async def replicas(self) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools."""
+        self._begin("replicas", "")
+        return tuple(
+            self._record(volume)
+            for volume, replica in sorted(self.machine.replicas.items())
+            if replica.spec.pool in self.machine.pools
+        )
+
+    # --- serving and attaching -------------------------------------------------------------
+
+    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
+        """Serve a replica under `epoch` alone."""
+        self._begin("serve", volume)
+        replica = self._complete(volume)
+        if epoch < max(replica.epoch, replica.floor):
+            raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over")
+        replica.epoch = replica.floor = epoch
+        self._end_servers(volume, epoch)
+        socket = str(self._context.run_dir / f"{volume}.e{epoch}.sock")
+        self.machine.servers[socket] = (volume, epoch)
+        self._end("serve")
+        return ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)
+
+    async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
+        """End older servers for ever."""
+        self._begin("end_serving", volume)
+        replica = self.machine.replicas.get(volume)
+        if replica is not None:
+            replica.floor = max(replica.floor, below_epoch)
+        self._end_servers(volume, below_epoch)
+        self._end("end_serving")
+
+    async def attach(self, spec: AttachSpec) -> AttachedVolume:
+        """Attach a volume."""
+        self._begin("attach", spec.volume)
+        if not spec.replicas:
+            raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
+        known = self.machine.graphs.get(spec.volume)
+        if known is not None and known[0].epoch > spec.epoch:
+            raise Refused(CONFLICT, f"{spec.volume} is attached in a later epoch")
+        if known is None or known[0].epoch < spec.epoch or not self._healthy(*known):
+            if not self._healthy(spec, alive=True):
+                raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is not served")
+            self.machine.graphs[spec.volume] = (spec, True)
+        self._end("attach")
+        return self._attached(spec.volume)
+
+    async def detach(self, volume: ResourceId) -> None:
+        """End a graph."""
+        self._begin("detach", volume)
+        self.machine.graphs.pop(volume, None)
+        self._end("detach")
+
+    async def attached(self) -> tuple[AttachedVolume, ...]:
+        """All graphs."""
+        self._begin("attached", "")
+        return tuple(self._attached(volume) for volume in sorted(self.machine.graphs))
+
+    # --- what a guest and a mishap do ------------------------------------------------------
+
+    def write(self, attached: AttachedVolume, offset: int, data: bytes) -> None:
+        """A guest's write of whole blocks; raises OSError where a replica missed it."""
+        for replica in self._replicas_of(attached):
+            for at in range(0, len(data), BLOCK):
+                replica.blocks[(offset + at) // BLOCK] = data[at : at + BLOCK]
+
+    def read(self, attached: AttachedVolume, offset: int, length: int) -> bytes:
+        """A guest's read of whole blocks, from the first replica."""
+        first = self._replicas_of(attached)[0]
+        wanted = range(offset // BLOCK, (offset + length) // BLOCK)
+        return b"".join(first.blocks.get(n, bytes(BLOCK)) for n in wanted)
+
+    def _replicas_of(self, attached: AttachedVolume) -> list[FakeReplica]:
+        spec, alive = self.machine.graphs.get(attached.volume, (None, False))
+        if spec is None or not alive or spec.epoch != attached.epoch:
+            raise OSError(f"{attached.socket} is gone")
+        found = [serving(r.socket, r.export) for r in spec.replicas]
+        if any(replica is None for replica in found):
+            raise OSError("input/output error")
+        return [replica for replica in found if replica is not None]
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _begin(self, operation: str, subject: str) -> None:
+        assert self._opened, "the engine was used before open() or after close()"
+        self.machine.calls.append((operation, subject))
+        self._fault(self.machine.fail_before, operation)
+
+    def _end(self, operation: str) -> None:
+        self._fault(self.machine.fail_after, operation)
+
+    def _fault(self, faults: dict[str, int], operation: str) -> None:
+        if faults.get(operation, 0) > 0:
+            faults[operation] -= 1
+            raise Fatal(DRIVER_FAILED, f"{operation} was made to fail")
+
+    def _usage(self, pool: ResourceId) -> PoolUsage:
+        size = self._config.pool_bytes
+        used = size - self._free(pool)
+        return PoolUsage(node=self._context.node, size_bytes=size, used_bytes=used, reflink=True)
+
+    def _free(self, pool: ResourceId) -> int:
+        mine = (r for r in self.machine.replicas.values() if r.spec.pool == pool)
+        return self._config.pool_bytes - sum(r.used_bytes() for r in mine)
+
+    def _open_pool_of(self, volume: ResourceId) -> None:
+        pool = self.machine.replicas[volume].spec.pool
+        if pool not in self.machine.pools:
+            raise Refused(NOT_FOUND, f"pool {pool} is not open")
+
+    def _complete(self, volume: ResourceId) -> FakeReplica:
+        replica = self.machine.replicas.get(volume)
+        if replica is None or not replica.complete:
+            raise Refused(NOT_FOUND, f"there is no replica of {volume} here")
+        self._open_pool_of(volume)
+        return replica
+
+    def _record(self, volume: ResourceId) -> ReplicaRecord:
+        replica = self.machine.replicas[volume]
+        epochs = [e for v, e in self.machine.servers.values() if v == volume]
+        return ReplicaRecord(
+            volume=volume,
+            pool=replica.spec.pool,
+            size_bytes=replica.size_bytes,
+            generation=replica.generation,
+            epoch=replica.epoch,
+            used_bytes=replica.used_bytes(),
+            serving=max(epochs, default=None),
+            complete=replica.complete,
+        )
+
+    def _end_servers(self, volume: ResourceId, below_epoch: int) -> None:
+        for socket, (served, epoch) in list(self.machine.servers.items()):
+            if served == volume and epoch < below_epoch:
+                del self.machine.servers[socket]
+
+    def _healthy(self, spec: AttachSpec, alive: bool) -> bool:
+        return alive and all(serving(r.socket, r.export) for r in spec.replicas)
+
+    def _attached(self, volume: ResourceId) -> AttachedVolume:
+        spec, alive = self.machine.graphs[volume]
+        return AttachedVolume(
+            volume=volume,
+            epoch=spec.epoch,
+            socket=str(self._context.run_dir / f"{volume}.e{spec.epoch}.top"),
+            export=f"{volume}.e{spec.epoch}",
+            healthy=self._healthy(spec, alive),
+        )

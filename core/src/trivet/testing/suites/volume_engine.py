@@ -1,0 +1,246 @@
+"""The law for volume engines, as tests: subclass `VolumeEngineSuite` and provide `bench`.
+
+A bench is an opened engine with a pool, and what only a test does to it: write and read as a
+guest would, over what `attach` answered, and break things.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pytest
+
+from trivet.contracts.errors import CONFLICT, IN_USE, Refused, Retry
+from trivet.contracts.model import MIB, ResourceId
+from trivet.contracts.storage.codes import NO_SPACE, SHRINK
+from trivet.contracts.storage.engine import (
+    AttachedVolume,
+    AttachSpec,
+    PoolOnNode,
+    ReplicaSpec,
+    VolumeEngine,
+)
+
+SIZE = 16 * MIB
+A = ResourceId("volume-000000000000000a")
+B = ResourceId("volume-000000000000000b")
+ONES, TWOS = b"\x01" * 65536, b"\x02" * 65536
+
+
+class EngineBench(Protocol):
+    """An engine on the bench, with an open pool of at most a few GiB."""
+
+    engine: VolumeEngine
+    pool: PoolOnNode
+
+    async def write(self, attached: AttachedVolume, offset: int, data: bytes) -> None:
+        """Write through the attached volume; raises OSError where the write fails."""
+        ...
+
+    async def read(self, attached: AttachedVolume, offset: int, length: int) -> bytes:
+        """Read through the attached volume; raises OSError where the read fails."""
+        ...
+
+    async def kill_server(self, volume: ResourceId) -> None:
+        """Kill what serves the replica, without warning."""
+        ...
+
+    async def kill_graph(self, volume: ResourceId) -> None:
+        """Kill the attached graph, without warning."""
+        ...
+
+    async def reopen(self) -> None:
+        """Close the engine, and open another one over the same state (and the pool)."""
+        ...
+
+
+async def make(bench: EngineBench, volume: ResourceId, **changes: object) -> None:
+    """Create a replica on the bench."""
+    spec = ReplicaSpec(volume=volume, pool=bench.pool.id, size_bytes=SIZE, generation=1)
+    await bench.engine.create(spec.model_copy(update=changes))
+
+
+async def attach(bench: EngineBench, volume: ResourceId, epoch: int) -> AttachedVolume:
+    """Serve the replica in an epoch and attach it."""
+    served = await bench.engine.serve(volume, epoch)
+    return await bench.engine.attach(
+        AttachSpec(volume=volume, epoch=epoch, size_bytes=SIZE, replicas=(served,))
+    )
+
+
+class VolumeEngineSuite:
+    """What every volume engine must pass."""
+
+    async def test_pool_opens_twice_alike(self, bench: EngineBench) -> None:
+        """Opening an open pool changes nothing and tells its size."""
+        first = await bench.engine.open_pool(bench.pool)
+        again = await bench.engine.open_pool(bench.pool)
+        assert first.size_bytes == again.size_bytes > SIZE
+
+    async def test_create_twice_is_once(self, bench: EngineBench) -> None:
+        """Creating what is there alike answers the same; another size is refused."""
+        await make(bench, A)
+        await make(bench, A)
+        (record,) = await bench.engine.replicas()
+        assert (record.volume, record.size_bytes, record.complete) == (A, SIZE, True)
+        assert record.serving is None
+        with pytest.raises(Refused) as refused:
+            await make(bench, A, size_bytes=2 * SIZE)
+        assert refused.value.code is CONFLICT
+
+    async def test_bytes_survive_a_new_epoch(self, bench: EngineBench) -> None:
+        """What was written in one epoch is read in the next."""
+        await make(bench, A)
+        first = await attach(bench, A, 1)
+        await bench.write(first, MIB, ONES)
+        await bench.engine.detach(A)
+        assert await bench.engine.attached() == ()
+        second = await attach(bench, A, 2)
+        assert await bench.read(second, MIB, len(ONES)) == ONES
+        assert await bench.read(second, 0, len(ONES)) == bytes(len(ONES))
+
+    async def test_attach_twice_is_once(self, bench: EngineBench) -> None:
+        """Attaching again in the same epoch answers the same."""
+        await make(bench, A)
+        assert await attach(bench, A, 1) == await attach(bench, A, 1)
+        assert len(await bench.engine.attached()) == 1
+
+    async def test_an_old_epoch_can_write_no_more(self, bench: EngineBench) -> None:
+        """Serving a newer epoch fences the holder of the older one, and it never comes back."""
+        await make(bench, A)
+        old = await attach(bench, A, 1)
+        await bench.write(old, 0, ONES)
+        await bench.engine.serve(A, 2)
+        with pytest.raises(OSError):  # noqa: PT011 - whatever the engine's way to fail is
+            await bench.write(old, 0, TWOS)
+        with pytest.raises(Refused) as refused:
+            await bench.engine.serve(A, 1)
+        assert refused.value.code is CONFLICT
+        new = await attach(bench, A, 2)
+        assert await bench.read(new, 0, len(ONES)) == ONES
+
+    async def test_ended_epochs_stay_ended(self, bench: EngineBench) -> None:
+        """`end_serving` ends servers below the epoch, records it, and leaves a newer one."""
+        await make(bench, A)
+        await bench.engine.serve(A, 3)
+        await bench.engine.end_serving(A, 3)
+        assert [r.serving for r in await bench.engine.replicas()] == [3]
+        await bench.engine.end_serving(A, 4)
+        assert [r.serving for r in await bench.engine.replicas()] == [None]
+        await bench.reopen()
+        with pytest.raises(Refused) as refused:
+            await bench.engine.serve(A, 3)
+        assert refused.value.code is CONFLICT
+        await bench.engine.serve(A, 4)
+
+    async def test_attach_of_an_older_epoch_is_refused(self, bench: EngineBench) -> None:
+        """A newer graph is not ended by an older attach."""
+        await make(bench, A)
+        served = await bench.engine.serve(A, 1)
+        newer = await attach(bench, A, 2)
+        with pytest.raises(Refused) as refused:
+            await bench.engine.attach(
+                AttachSpec(volume=A, epoch=1, size_bytes=SIZE, replicas=(served,))
+            )
+        assert refused.value.code is CONFLICT
+        assert await bench.engine.attached() == (newer,)
+
+    @pytest.mark.parametrize("linked", [True, False])
+    async def test_a_clone_is_independent(self, bench: EngineBench, linked: bool) -> None:
+        """A clone has its source's bytes, and neither sees what the other writes after."""
+        await make(bench, A)
+        source = await attach(bench, A, 1)
+        await bench.write(source, MIB, ONES)
+        await make(bench, B, source=A, linked=linked, size_bytes=2 * SIZE)
+        clone = await attach(bench, B, 1)
+        assert await bench.read(clone, MIB, len(ONES)) == ONES
+        await bench.write(clone, MIB, TWOS)
+        assert await bench.read(source, MIB, len(ONES)) == ONES
+        await bench.engine.detach(A)
+        await bench.engine.end_serving(A, 2)
+        await bench.engine.remove(A)
+        assert await bench.read(clone, MIB, len(TWOS)) == TWOS
+
+    async def test_grow_keeps_bytes_and_never_shrinks(self, bench: EngineBench) -> None:
+        """A replica grows, repeatedly alike, and a smaller size is refused."""
+        await make(bench, A)
+        await bench.write(await attach(bench, A, 1), 0, ONES)
+        await bench.engine.detach(A)
+        for _ in range(2):
+            record = await bench.engine.grow(A, 2 * SIZE, 2)
+            assert (record.size_bytes, record.generation) == (2 * SIZE, 2)
+        with pytest.raises(Refused) as refused:
+            await bench.engine.grow(A, SIZE, 3)
+        assert refused.value.code is SHRINK
+        grown = await attach(bench, A, 2)
+        assert await bench.read(grown, 0, len(ONES)) == ONES
+        assert await bench.read(grown, 2 * SIZE - 65536, 65536) == bytes(65536)
+
+    async def test_remove_is_idempotent_and_refuses_what_is_served(
+        self, bench: EngineBench
+    ) -> None:
+        """A served replica stays; an absent one is no error."""
+        await make(bench, A)
+        await bench.engine.serve(A, 1)
+        with pytest.raises(Refused) as refused:
+            await bench.engine.remove(A)
+        assert refused.value.code is IN_USE
+        await bench.engine.end_serving(A, 2)
+        for _ in range(2):
+            await bench.engine.remove(A)
+        assert await bench.engine.replicas() == ()
+        await bench.engine.detach(A)
+        await bench.engine.end_serving(A, 9)
+
+    async def test_a_dead_server_is_unhealthy(self, bench: EngineBench) -> None:
+        """A replica's server that died is told, and the next epoch is healthy again."""
+        await make(bench, A)
+        await attach(bench, A, 1)
+        await bench.kill_server(A)
+        assert [a.healthy for a in await bench.engine.attached()] == [False]
+        again = await attach(bench, A, 2)
+        await bench.write(again, 0, ONES)
+        assert await bench.engine.attached() == (again,)
+
+    async def test_a_dead_graph_is_unhealthy(self, bench: EngineBench) -> None:
+        """A graph that died is told, and the next epoch is healthy again."""
+        await make(bench, A)
+        await bench.write(await attach(bench, A, 1), 0, ONES)
+        await bench.kill_graph(A)
+        assert [a.healthy for a in await bench.engine.attached()] == [False]
+        again = await attach(bench, A, 2)
+        assert await bench.read(again, 0, len(ONES)) == ONES
+        assert await bench.engine.attached() == (again,)
+
+    async def test_a_new_engine_finds_everything(self, bench: EngineBench) -> None:
+        """Servers, graphs and replicas outlive the engine."""
+        await make(bench, A)
+        await make(bench, B)
+        attached = await attach(bench, A, 7)
+        before = await bench.engine.replicas()
+        await bench.reopen()
+        assert await bench.engine.replicas() == before
+        assert await bench.engine.attached() == (attached,)
+        await bench.write(attached, 0, ONES)
+        assert await attach(bench, A, 7) == attached
+
+    async def test_a_full_pool_is_told_and_nothing_is_left(self, bench: EngineBench) -> None:
+        """What can't be allocated is `Retry(NO_SPACE)`, and then another fits."""
+        usage = await bench.engine.open_pool(bench.pool)
+        with pytest.raises(Retry) as full:
+            await make(bench, A, thin=False, size_bytes=2 * usage.size_bytes)
+        assert full.value.code is NO_SPACE
+        assert await bench.engine.replicas() == ()
+        await make(bench, A, thin=False)
+
+    async def test_a_pool_is_destroyed_when_empty(self, bench: EngineBench) -> None:
+        """Not before; and closing what is not open is fine."""
+        await make(bench, A)
+        with pytest.raises(Refused) as refused:
+            await bench.engine.close_pool(bench.pool.id, destroy=True)
+        assert refused.value.code is IN_USE
+        await bench.engine.remove(A)
+        for _ in range(2):
+            await bench.engine.close_pool(bench.pool.id, destroy=True)
+        await bench.engine.open_pool(bench.pool)
+        assert await bench.engine.replicas() == ()

@@ -1,0 +1,341 @@
+"""The volume engine on QEMU's block layer: nbdkit serves replicas, a storage daemon attaches.
+
+This module keeps the order that makes it safe: an epoch is recorded beside the replica before
+anything is served under it, older servers are ended before a newer one starts, an older graph
+before a newer one. What runs outlives this process and is found again in the process table;
+what is stored is found by the records beside the replicas. It decides nothing beyond its node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from trivet.contracts.driver import DriverContext, NoConfig, Probe
+from trivet.contracts.errors import (
+    CONFLICT,
+    DRIVER_FAILED,
+    IN_USE,
+    INVALID,
+    NOT_FOUND,
+    Fatal,
+    Refused,
+    Retry,
+)
+from trivet.contracts.hookspecs import hookimpl
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.codes import NO_SPACE, SHRINK
+from trivet.contracts.storage.engine import (
+    AttachedVolume,
+    AttachSpec,
+    PoolOnNode,
+    ReplicaRecord,
+    ReplicaSpec,
+    ServedReplica,
+    VolumeEngine,
+)
+from trivet.contracts.storage.pool import PoolUsage
+from trivet.plugins.storage import nbdkit, qsd
+from trivet.plugins.storage.file_pool import OpenPool, Root, close_file_pool, open_file_pool
+from trivet.plugins.storage.nbdkit import ReplicaServer, replica_servers
+from trivet.plugins.storage.node_process import attempt
+from trivet.plugins.storage.replica_file import (
+    Sidecar,
+    data_path,
+    grow_data,
+    make_data,
+    read_sidecars,
+    remove_replica,
+    write_sidecar,
+)
+
+PROGRAMS = ("nbdkit", "qemu-storage-daemon", "mkfs.xfs", "mount", "umount", "blkid", "wipefs")
+SOCKET_PATH_MAX = 107
+"""What a unix socket's path may have, in bytes, on Linux."""
+
+
+class QemuBlockEngine:
+    """Keeps replicas as files, serves them with nbdkit, attaches volumes with QEMU."""
+
+    name: ClassVar[str] = "qemu-block"
+    Config: ClassVar[type[Model]] = NoConfig
+
+    def __init__(self, context: DriverContext, config: Model) -> None:
+        self._context = context
+        self._serving = context.run_dir / "r"
+        self._graphs = context.run_dir / "a"
+        self._pools: dict[ResourceId, OpenPool] = {}
+        self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
+        self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stop = threading.Event()
+
+    @classmethod
+    async def probe(cls) -> Probe:
+        """Whether all programs are there, and nbdkit has what names exports by epoch."""
+        missing = [p for p in PROGRAMS if shutil.which(p) is None]
+        if missing:
+            return Probe(usable=False, reason=f"not installed: {', '.join(missing)}")
+        tried = await attempt("nbdkit", "--filter=exportname", "file", "--dump-plugin")
+        if tried.code != 0:
+            return Probe(usable=False, reason=f"nbdkit lacks its file plugin: {tried.stderr}")
+        return Probe(usable=True, reason="nbdkit and QEMU's storage daemon are here", score=50)
+
+    async def open(self) -> None:
+        """Make the folders of the sockets; what runs is found when it is asked for."""
+        for folder in (self._serving, self._graphs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        longest = f"{self._serving}/volume-0123456789abcdef.e1000000000.sock"
+        if len(longest.encode()) > SOCKET_PATH_MAX:
+            room = SOCKET_PATH_MAX - len(longest) + len(str(self._context.run_dir))
+            raise Refused(
+                INVALID,
+                f"{self._context.run_dir} is too long for unix sockets",
+                hint=f"choose a run_dir so that this path has at most {room} bytes",
+            )
+
+    async def close(self) -> None:
+        """Stop copies under way; servers, graphs and mounts stay."""
+        self._stop.set()
+
+    # --- pools -----------------------------------------------------------------------------
+
+    async def open_pool(self, pool: PoolOnNode) -> PoolUsage:
+        """Make the pool usable here; tell its usage."""
+        async with self._locks[pool.id]:
+            if pool.id not in self._pools:
+                opened = await open_file_pool(self._context, pool)
+                for root in opened.roots:
+                    for sidecar in await asyncio.to_thread(read_sidecars, root.replicas):
+                        self._known[sidecar.volume] = (root, sidecar)
+                self._pools[pool.id] = opened
+            return self._pools[pool.id].usage(self._context.node)
+
+    async def close_pool(self, pool: ResourceId, *, destroy: bool = False) -> None:
+        """Stop using the pool. Raises `Refused(IN_USE)` while a replica of it is served."""
+        async with self._locks[pool]:
+            opened = self._pools.get(pool)
+            if opened is None:
+                return
+            mine = {v for v, (root, _) in self._known.items() if root in opened.roots}
+            if destroy and mine:
+                raise Refused(IN_USE, f"pool {pool} still has {len(mine)} replicas")
+            served = [s.volume for s in replica_servers(self._serving) if s.volume in mine]
+            if served:
+                raise Refused(IN_USE, f"pool {pool} still serves {', '.join(served)}")
+            await close_file_pool(opened, destroy=destroy)
+            for volume in mine:
+                del self._known[volume]
+            del self._pools[pool]
+
+    # --- replicas --------------------------------------------------------------------------
+
+    async def create(self, replica: ReplicaSpec) -> ReplicaRecord:
+        """Make a replica, with its content if it has a source."""
+        async with self._locks[replica.volume]:
+            known = self._known.get(replica.volume)
+            if known is not None and known[1].complete:
+                return self._existing(replica, *known)
+            source = self._source(replica)
+            root = known[0] if known else self._choose_root(replica, source)
+            sidecar = Sidecar(
+                volume=replica.volume,
+                pool=replica.pool,
+                size_bytes=replica.size_bytes,
+                generation=replica.generation,
+                thin=replica.thin,
+            )
+            await self._write(root, sidecar)
+            try:
+                await self._thread(
+                    lambda: make_data(
+                        root.replicas,
+                        replica.volume,
+                        replica.size_bytes,
+                        thin=replica.thin,
+                        source=source,
+                        linked=replica.linked,
+                        stop=self._stop,
+                    )
+                )
+            except Retry:
+                await asyncio.to_thread(remove_replica, root.replicas, replica.volume)
+                del self._known[replica.volume]
+                raise
+            await self._write(root, sidecar.model_copy(update={"complete": True}))
+            return self._record(replica.volume)
+
+    async def grow(self, volume: ResourceId, size_bytes: int, generation: int) -> ReplicaRecord:
+        """Make a replica larger; a graph that is attached sees it at its next attach."""
+        async with self._locks[volume]:
+            root, sidecar = self._complete(volume)
+            if size_bytes < sidecar.size_bytes:
+                raise Refused(SHRINK, f"{volume} has {sidecar.size_bytes} bytes already")
+            await self._thread(
+                lambda: grow_data(root.replicas, volume, size_bytes, thin=sidecar.thin)
+            )
+            changes = {"size_bytes": size_bytes, "generation": generation}
+            await self._write(root, sidecar.model_copy(update=changes))
+            return self._record(volume)
+
+    async def remove(self, volume: ResourceId) -> None:
+        """Remove a replica that is not served, and its record."""
+        async with self._locks[volume]:
+            if volume not in self._known:
+                return
+            if self._servers(volume):
+                raise Refused(IN_USE, f"the replica of {volume} is being served")
+            root, _ = self._known[volume]
+            await asyncio.to_thread(remove_replica, root.replicas, volume)
+            del self._known[volume]
+
+    async def replicas(self) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools."""
+
+        def look() -> tuple[ReplicaRecord, ...]:
+            serving = {s.volume: s.epoch for s in replica_servers(self._serving)}
+            return tuple(
+                sidecar.record(root.replicas, serving.get(volume))
+                for volume, (root, sidecar) in sorted(self._known.items())
+            )
+
+        return await asyncio.to_thread(look)
+
+    # --- serving ---------------------------------------------------------------------------
+
+    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
+        """Serve a replica under `epoch`; whatever served it under an older one is over."""
+        async with self._locks[volume]:
+            root, sidecar = self._complete(volume)
+            lowest = max(sidecar.epoch, sidecar.floor)
+            if epoch < lowest:
+                raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over (now {lowest})")
+            await self._write(root, sidecar.model_copy(update={"epoch": epoch, "floor": epoch}))
+            nbdkit.forget_dead_sockets(self._serving, volume)
+            running = None
+            for server in self._servers(volume):
+                if server.epoch == epoch:
+                    running = server
+                else:
+                    await nbdkit.end_replica_server(server)
+            if running is None:
+                data = data_path(root.replicas, volume)
+                await nbdkit.start_replica_server(self._serving, volume, epoch, data)
+                running = next(s for s in self._servers(volume) if s.epoch == epoch)
+            return running.served()
+
+    async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
+        """End servers of epochs below `below_epoch`, which never come back."""
+        async with self._locks[volume]:
+            known = self._known.get(volume)
+            if known is not None and known[1].floor < below_epoch:
+                await self._write(known[0], known[1].model_copy(update={"floor": below_epoch}))
+            for server in self._servers(volume):
+                if server.epoch < below_epoch:
+                    await nbdkit.end_replica_server(server)
+            nbdkit.forget_dead_sockets(self._serving, volume)
+
+    # --- attaching -------------------------------------------------------------------------
+
+    async def attach(self, spec: AttachSpec) -> AttachedVolume:
+        """Attach a volume here; a graph of an older epoch, or a broken one, is ended first."""
+        if not spec.replicas:
+            raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
+        async with self._locks[spec.volume]:
+            serving = self._sockets()
+            for graph in self._graphs_of(spec.volume):
+                if graph.epoch > spec.epoch:
+                    raise Refused(CONFLICT, f"{spec.volume} is attached in epoch {graph.epoch}")
+                if graph.epoch == spec.epoch and await qsd.healthy(graph, serving):
+                    return graph.attached(True)
+                await qsd.end_graph(graph)
+            graph = await qsd.start_graph(self._graphs, spec)
+            return graph.attached(True)
+
+    async def detach(self, volume: ResourceId) -> None:
+        """Flush, and end the attached graph."""
+        async with self._locks[volume]:
+            for graph in self._graphs_of(volume):
+                await qsd.end_graph(graph)
+
+    async def attached(self) -> tuple[AttachedVolume, ...]:
+        """All volumes attached on this node, with their health."""
+        found = await asyncio.to_thread(lambda: list(qsd.graphs(self._graphs)))
+        serving = await asyncio.to_thread(self._sockets)
+        health = await asyncio.gather(*(qsd.healthy(graph, serving) for graph in found))
+        return tuple(graph.attached(ok) for graph, ok in zip(found, health, strict=True))
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _existing(self, spec: ReplicaSpec, root: Root, sidecar: Sidecar) -> ReplicaRecord:
+        if (sidecar.pool, sidecar.size_bytes) != (spec.pool, spec.size_bytes):
+            raise Refused(
+                CONFLICT,
+                f"there is a replica of {spec.volume} already, of {sidecar.size_bytes} bytes"
+                f" in pool {sidecar.pool}",
+            )
+        return self._record(spec.volume)
+
+    def _source(self, spec: ReplicaSpec) -> Path | None:
+        if spec.source is None:
+            return None
+        root, sidecar = self._complete(spec.source)
+        if sidecar.pool != spec.pool:
+            raise Refused(INVALID, f"{spec.source} lies in another pool than {spec.volume}")
+        if sidecar.size_bytes > spec.size_bytes:
+            raise Refused(SHRINK, f"{spec.source} is larger than {spec.size_bytes} bytes")
+        return data_path(root.replicas, spec.source)
+
+    def _choose_root(self, spec: ReplicaSpec, source: Path | None) -> Root:
+        """Beside the source, if it has one (only there blocks can be shared); else where there
+        is most room."""
+        pool = self._pools.get(spec.pool)
+        if pool is None:
+            raise Refused(NOT_FOUND, f"pool {spec.pool} is not open on {self._context.node}")
+        if source is not None and spec.linked:
+            return next(root for root in pool.roots if root.replicas == source.parent)
+        return max(pool.roots, key=lambda root: root.free_bytes())
+
+    def _complete(self, volume: ResourceId) -> tuple[Root, Sidecar]:
+        known = self._known.get(volume)
+        if known is None or not known[1].complete:
+            raise Refused(NOT_FOUND, f"there is no replica of {volume} on {self._context.node}")
+        return known
+
+    def _record(self, volume: ResourceId) -> ReplicaRecord:
+        root, sidecar = self._known[volume]
+        servers = self._servers(volume)
+        return sidecar.record(root.replicas, servers[0].epoch if servers else None)
+
+    def _servers(self, volume: ResourceId) -> list[ReplicaServer]:
+        return [s for s in replica_servers(self._serving) if s.volume == volume]
+
+    def _sockets(self) -> frozenset[str]:
+        return frozenset(str(s.socket) for s in replica_servers(self._serving))
+
+    def _graphs_of(self, volume: ResourceId) -> list[qsd.Graph]:
+        return [g for g in qsd.graphs(self._graphs) if g.volume == volume]
+
+    async def _write(self, root: Root, sidecar: Sidecar) -> None:
+        await self._thread(lambda: write_sidecar(root.replicas, sidecar))
+        self._known[sidecar.volume] = (root, sidecar)
+
+    async def _thread(self, act: Callable[[], None]) -> None:
+        """Do what blocks; a full file system is a `Retry`, other trouble of the OS `Fatal`."""
+        try:
+            await asyncio.to_thread(act)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Retry(NO_SPACE, f"the pool on {self._context.node} is full") from error
+            raise Fatal(DRIVER_FAILED, f"{self.name}: {error}") from error
+
+
+@hookimpl
+def trivet_volume_engines() -> list[type[VolumeEngine]]:
+    """This module's driver."""
+    return [QemuBlockEngine]

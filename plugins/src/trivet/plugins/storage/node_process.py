@@ -1,0 +1,124 @@
+"""Commands, and daemons that outlive whoever started them.
+
+The process table is the record of what runs: a daemon of ours names a socket of ours on its
+command line, so that a service that starts again finds it there, without pid files that could
+speak of a stranger. A daemon is ended through a pidfd that was opened before its command line
+was checked, so that a number used again is never signalled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivet.contracts.errors import DRIVER_FAILED, Fatal
+
+PROC = Path("/proc")
+COMMAND_TIMEOUT_S = 120.0
+TERM_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running daemon: its pid, and its whole command line."""
+
+    pid: int
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def attempt(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
+    """Run a command to its end, in a session of its own; killed when it takes too long."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, err = await process.communicate()
+    except BaseException as error:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise Fatal(DRIVER_FAILED, f"{argv[0]} took over {timeout_s:.0f} s") from error
+        raise
+    return Outcome(process.returncode or 0, out.decode(errors="replace"), err.decode().strip())
+
+
+async def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+    """The output of a command that must succeed; else `Fatal` with what it said."""
+    outcome = await attempt(*argv, timeout_s=timeout_s)
+    if outcome.code != 0:
+        said = outcome.stderr.splitlines()[-1:] or ["it said nothing"]
+        raise Fatal(DRIVER_FAILED, f"{' '.join(argv[:3])} ended with {outcome.code}: {said[0]}")
+    return outcome.stdout
+
+
+def daemons(program: str, folder: Path) -> Iterator[Daemon]:
+    """The running daemons of that program that name something in `folder`."""
+    inside = f"{folder}/"
+    for entry in os.scandir(PROC):
+        if not entry.name.isdigit():
+            continue
+        argv = _argv(int(entry.name))
+        if argv and os.path.basename(argv[0]) == program and any(inside in a for a in argv):
+            yield Daemon(int(entry.name), argv)
+
+
+def _argv(pid: int) -> tuple[str, ...]:
+    """The command line; empty for what is gone, a zombie or a kernel thread."""
+    try:
+        raw = (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(part.decode(errors="replace") for part in raw.split(b"\0")[:-1])
+
+
+async def end(daemon: Daemon, *, signals: bool = True, grace_s: float = TERM_GRACE_S) -> None:
+    """End a daemon and see it gone: asked first (`signals` false: it was asked already),
+    killed when it stays. A process of that number that is another one is left alone."""
+    try:
+        handle = os.pidfd_open(daemon.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _argv(daemon.pid) != daemon.argv:
+            return
+        if signals:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not await _gone(handle, grace_s):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            if not await _gone(handle, grace_s):
+                raise Fatal(DRIVER_FAILED, f"process {daemon.pid} does not die")
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+async def _gone(handle: int, timeout_s: float) -> bool:
+    """Whether the process of that pidfd ends within the time."""
+
+    def wait() -> bool:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+    return await asyncio.to_thread(wait)

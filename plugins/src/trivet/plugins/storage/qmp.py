@@ -1,0 +1,50 @@
+"""QMP: asking a QEMU process, a question a connection.
+
+Connecting anew each time keeps no state that could go stale; a monitor that does not answer in
+time is reported as such, and its process is another one's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from trivet.contracts.errors import DRIVER_FAILED, Fatal
+
+QMP_TIMEOUT_S = 5.0
+LINE_LIMIT = 4 * 1024 * 1024
+
+
+async def ask(socket: Path, command: str, **arguments: Any) -> Any:
+    """What `command` returns. Raises `Fatal` for an error, silence or no listener."""
+    try:
+        async with asyncio.timeout(QMP_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(str(socket), limit=LINE_LIMIT)
+            try:
+                await reader.readline()
+                await _execute(reader, writer, "qmp_capabilities", {})
+                return await _execute(reader, writer, command, arguments)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError) as error:
+        raise Fatal(DRIVER_FAILED, f"{command} over {socket}: {error!r}") from error
+
+
+async def _execute(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    command: str,
+    arguments: dict[str, Any],
+) -> Any:
+    request = {"execute": command, "arguments": arguments}
+    writer.write(json.dumps(request).encode() + b"\n")
+    await writer.drain()
+    while line := await reader.readline():
+        reply = json.loads(line)
+        if "return" in reply:
+            return reply["return"]
+        if "error" in reply:
+            raise Fatal(DRIVER_FAILED, f"{command}: {reply['error'].get('desc')}")
+    raise ConnectionResetError(f"the monitor closed on {command}")

@@ -1,0 +1,238 @@
+"""The engine on nbdkit and QEMU's storage daemon, with a real pool on a loop device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from trivet.contracts.driver import DriverContext, NoConfig
+from trivet.contracts.errors import NOT_SUPPORTED, Refused, TrivetError
+from trivet.contracts.model import MIB, ResourceId
+from trivet.contracts.storage.codes import DISK_NOT_BLANK
+from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, PoolOnNode
+from trivet.contracts.storage.pool import PoolMember
+from trivet.plugins.storage import qsd
+from trivet.plugins.storage.engine import QemuBlockEngine
+from trivet.plugins.storage.nbdkit import replica_servers
+from trivet.plugins.storage.node_process import daemons
+from trivet.testing.suites.volume_engine import SIZE, A, B, VolumeEngineSuite, attach, make
+
+pytestmark = pytest.mark.root
+
+
+def command(*argv: str, data: bytes | None = None) -> bytes:
+    done = subprocess.run(argv, input=data, capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        raise OSError(f"{argv}: {done.stdout.decode()} {done.stderr.decode()}")
+    return done.stdout
+
+
+def uri(socket: str, export: str) -> str:
+    return f"nbd+unix:///{export}?socket={socket}"
+
+
+class RealBench:
+    def __init__(self, folder: Path, member: PoolMember, devices: tuple[str, ...] = ()) -> None:
+        (folder / "s").mkdir(exist_ok=True)
+        (folder / "r").mkdir(exist_ok=True)
+        self.context = DriverContext("n1", folder / "s", folder / "r")
+        self.pool = PoolOnNode(
+            id=ResourceId("pool-0123456789abcdef"), name="p", member=member, devices=devices
+        )
+
+    async def start(self) -> None:
+        self.engine = QemuBlockEngine(self.context, NoConfig())
+        await self.engine.open()
+        await self.engine.open_pool(self.pool)
+
+    async def reopen(self) -> None:
+        await self.engine.close()
+        await self.start()
+
+    async def write(self, attached: AttachedVolume, offset: int, data: bytes) -> None:
+        assert len(set(data)) == 1
+        act = f"write -P {data[0]} {offset} {len(data)}"
+        self.io(attached, act, "flush")
+
+    async def read(self, attached: AttachedVolume, offset: int, length: int) -> bytes:
+        file = self.context.run_dir / "read"
+        file.unlink(missing_ok=True)
+        command("nbdcopy", uri(attached.socket, attached.export), str(file))
+        return file.read_bytes()[offset : offset + length]
+
+    def io(self, attached: AttachedVolume, *acts: str) -> str:
+        chosen = [part for act in acts for part in ("-c", act)]
+        target = uri(attached.socket, attached.export)
+        said = command("qemu-io", "-d", "unmap", "-f", "raw", *chosen, target).decode()
+        if "failed" in said:
+            raise OSError(said)
+        return said
+
+    async def kill_server(self, volume: ResourceId) -> None:
+        for server in replica_servers(self.context.run_dir / "r"):
+            os.kill(server.daemon.pid, signal.SIGKILL)
+        while list(replica_servers(self.context.run_dir / "r")):
+            pass
+
+    async def kill_graph(self, volume: ResourceId) -> None:
+        for graph in qsd.graphs(self.context.run_dir / "a"):
+            if graph.daemon:
+                os.kill(graph.daemon.pid, signal.SIGKILL)
+        while list(daemons(qsd.PROGRAM, self.context.run_dir)):
+            pass
+
+    async def clean(self) -> None:
+        """Remove all, by the engine's own means, and see that nothing is left."""
+        for attached in await self.engine.attached():
+            await self.engine.detach(attached.volume)
+        for record in await self.engine.replicas():
+            await self.engine.end_serving(record.volume, 10**6)
+            await self.engine.remove(record.volume)
+        await self.engine.close_pool(self.pool.id, destroy=True)
+        await self.engine.close()
+        left = [
+            p
+            for folder in (self.context.state_dir, self.context.run_dir)
+            for p in folder.rglob("*")
+            if not p.is_dir() and p.name != "read"
+        ]
+        assert left == []
+        assert not list(daemons("nbdkit", self.context.run_dir))
+        assert not list(daemons(qsd.PROGRAM, self.context.run_dir))
+        assert str(self.context.state_dir) not in command("findmnt", "-n").decode()
+        assert str(self.context.state_dir) not in command("losetup", "--list").decode()
+
+
+@pytest.fixture
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealBench]:
+    bench = RealBench(tmp_path_factory.mktemp("e"), PoolMember(node="n1", file_gib=1))
+    await bench.start()
+    try:
+        yield bench
+    finally:
+        await bench.clean()
+
+
+class TestQemuBlockEngine(VolumeEngineSuite):
+    """The suite, on the real thing."""
+
+    async def test_probe_says_it_can(self) -> None:
+        assert (await QemuBlockEngine.probe()).usable
+
+    async def test_another_export_name_is_refused(self, bench: RealBench) -> None:
+        await make(bench, A)
+        served = await bench.engine.serve(A, 5)
+        assert (
+            "export-size: 16777216"
+            in command("nbdinfo", uri(served.socket, served.export)).decode()
+        )
+        for wrong in (f"{A}.e4", f"{A}.e6", "", str(A)):
+            with pytest.raises(OSError):  # noqa: PT011
+                command("nbdinfo", uri(served.socket, wrong))
+
+    async def test_discard_gives_space_back(self, bench: RealBench) -> None:
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        bench.io(attached, "write -P 3 0 8M", "flush")
+        (full,) = await bench.engine.replicas()
+        bench.io(attached, "discard 0 8M", "flush")
+        (empty,) = await bench.engine.replicas()
+        assert full.used_bytes >= 8 * MIB > MIB > empty.used_bytes
+
+    async def test_linked_clones_share_blocks_and_full_ones_do_not(self, bench: RealBench) -> None:
+        await make(bench, A)
+        bench.io(await attach(bench, A, 1), "write -P 3 0 16M", "flush")
+        command("sync", "-f", str(bench.context.state_dir / "pools" / bench.pool.id))
+        before = (await bench.engine.open_pool(bench.pool)).used_bytes
+        await make(bench, B, source=A, linked=True)
+        linked = (await bench.engine.open_pool(bench.pool)).used_bytes
+        await bench.engine.remove(B)
+        await make(bench, B, source=A, linked=False)
+        full = (await bench.engine.open_pool(bench.pool)).used_bytes
+        assert linked - before < MIB
+        assert full - before > 15 * MIB
+
+    async def test_a_cut_create_is_begun_anew(self, bench: RealBench) -> None:
+        await make(bench, A)
+        folder = bench.context.state_dir / "pools" / bench.pool.id / "replicas"
+        record = folder / f"{A}.json"
+        record.write_text(record.read_text().replace('"complete":true', '"complete":false'))
+        (folder / f"{A}.raw").write_bytes(b"half")
+        await bench.engine.close_pool(bench.pool.id)
+        await bench.reopen()
+        assert [r.complete for r in await bench.engine.replicas()] == [False]
+        with pytest.raises(TrivetError):
+            await bench.engine.serve(A, 1)
+        await make(bench, A)
+        assert await bench.read(await attach(bench, A, 1), 0, 4096) == bytes(4096)
+
+    async def test_a_pool_is_found_after_a_reboot(self, bench: RealBench) -> None:
+        await make(bench, A)
+        bench.io(await attach(bench, A, 1), "write -P 9 0 4k", "flush")
+        await bench.engine.detach(A)
+        await bench.engine.end_serving(A, 2)
+        await bench.engine.close_pool(bench.pool.id)
+        await bench.reopen()
+        assert await bench.read(await attach(bench, A, 2), 0, 4096) == b"\x09" * 4096
+
+    async def test_a_write_that_a_replica_missed_fails(self, bench: RealBench) -> None:
+        """Two replicas: bytes are on both, and none is acknowledged that is on one alone."""
+        await make(bench, A)
+        await make(bench, B)
+        first, second = await bench.engine.serve(A, 1), await bench.engine.serve(B, 1)
+        spec = AttachSpec(volume=A, epoch=1, size_bytes=SIZE, replicas=(first, second))
+        both = await bench.engine.attach(spec)
+        await bench.write(both, 0, b"\x05" * 4096)
+        for replica in (first, second):
+            said = command("nbdcopy", uri(replica.socket, replica.export), "-")
+            assert said[:4096] == b"\x05" * 4096
+        await bench.engine.end_serving(B, 2)
+        assert [a.healthy for a in await bench.engine.attached()] == [False]
+        with pytest.raises(OSError):  # noqa: PT011
+            await bench.write(both, 0, b"\x06" * 4096)
+
+
+async def test_a_folder_is_a_pool(tmp_path: Path) -> None:
+    bench = RealBench(tmp_path, PoolMember(node="n1", path=str(tmp_path / "folder")))
+    await bench.start()
+    await make(bench, A)
+    bench.io(await attach(bench, A, 1), "write -P 9 0 4k", "flush")
+    await make(bench, B, source=A)
+    assert await bench.read(await attach(bench, B, 1), 0, 4096) == b"\x09" * 4096
+    await bench.clean()
+
+
+async def test_a_member_with_nothing_is_refused(tmp_path: Path) -> None:
+    bench = RealBench(tmp_path, PoolMember(node="n1"))
+    with pytest.raises(Refused) as refused:
+        await bench.start()
+    assert refused.value.code is NOT_SUPPORTED
+
+
+async def test_disks_are_formatted_only_when_blank(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(400 * MIB)
+    command("mkfs.ext4", "-q", str(image))
+    loop = command("losetup", "--find", "--show", str(image)).decode().strip()
+    try:
+        bench = RealBench(tmp_path, PoolMember(node="n1", disks=("d",)), (loop,))
+        with pytest.raises(Refused) as refused:
+            await bench.start()
+        assert refused.value.code is DISK_NOT_BLANK
+        assert "ext4" in refused.value.detail
+        command("wipefs", "-qa", loop)
+        await bench.start()
+        await make(bench, A)
+        await bench.engine.close_pool(bench.pool.id)
+        await bench.reopen()
+        assert len(await bench.engine.replicas()) == 1
+        await bench.clean()
+        assert command("wipefs", loop) == b""
+    finally:
+        command("losetup", "--detach", loop)
