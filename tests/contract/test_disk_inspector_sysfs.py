@@ -75,9 +75,13 @@ async def test_what_is_no_disk_is_left_out(machine: Machine) -> None:
     assert await machine.inspector.disks() == ()
 
 
+def mkfs(path: Path) -> None:
+    subprocess.run(["mkfs.ext4", "-q", "-L", "data", path], check=True)
+
+
 async def test_a_file_system_is_named(machine: Machine) -> None:
     machine.disk("sda")
-    subprocess.run(["mkfs.ext4", "-q", "-L", "data", machine.dev / "sda"], check=True)
+    mkfs(machine.dev / "sda")
     assert (await machine.one()).holds == "ext4 data"
 
 
