@@ -1,0 +1,256 @@
+"""Turns a whole domain into libvirt's XML, and reads our own record back out of it.
+
+Pure: what differs between hosts comes in as `HostFacts`. Beside the devices the XML carries a
+metadata element in our own namespace with the specification itself, so that what runs on a node
+tells the cluster what it is (id, project, generation, epoch) even when all else is lost. It
+also carries a digest of the XML as rendered: a domain is defined alike if its digest is equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from pydantic import ValidationError
+
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.node import Accel
+from trivet.contracts.compute.vm import CpuTuning
+from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
+from trivet.contracts.model import ResourceId
+
+NAMESPACE = "urn:trivet:domain:1"
+ELEMENT = "domain"
+SPARE_ROOT_PORTS = 8
+TB_CACHE_MIB = 32
+CPU_PERIOD_US = 100_000
+
+_SAFE_ID = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+_UUIDS = uuid.UUID("5f3c2b0e-8d0a-4a57-9f35-2b9a0c1d7e64")  # ours: ids become UUIDs within it
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What the XML needs to know of the host.
+
+    `console_dir` holds the consoles' sockets, `log_dir` their logs, `nvram_dir` the variables
+    of UEFI guests. `cgroups` says whether libvirtd may use cgroups (shares and limits).
+    """
+
+    accel: Accel
+    emulator: str
+    console_dir: Path
+    log_dir: Path
+    nvram_dir: Path
+    name_prefix: str = "tv"
+    uefi_code: str | None = None
+    uefi_vars: str | None = None
+    cgroups: bool = False
+
+
+def domain_uuid(id_: ResourceId) -> str:
+    """The UUID under which libvirt knows a VM: always the same for the same id."""
+    return str(uuid.uuid5(_UUIDS, id_))
+
+
+def console_socket(facts: HostFacts, id_: ResourceId) -> Path:
+    """The unix socket of a domain's serial console. Raises `Refused` for an unsafe id."""
+    return facts.console_dir / f"{_safe(id_)}.sock"
+
+
+def console_log(facts: HostFacts, id_: ResourceId) -> Path:
+    """The file that takes what a domain's serial console shows."""
+    return facts.log_dir / f"{_safe(id_)}.log"
+
+
+def nvram_file(facts: HostFacts, id_: ResourceId) -> Path:
+    """The file with the firmware variables of a UEFI guest."""
+    return facts.nvram_dir / f"{_safe(id_)}.fd"
+
+
+def render(spec: DomainSpec, facts: HostFacts) -> str:
+    """The domain's XML, with our metadata. Raises `Refused` for what this host can't do."""
+    root = ET.Element("domain", type="kvm" if facts.accel is Accel.KVM else "qemu")
+    _leaf(root, "name", f"{facts.name_prefix}-{_safe(spec.id)}")
+    _leaf(root, "uuid", domain_uuid(spec.id))
+    _leaf(root, "title", f"{spec.project}/{spec.name}")
+    metadata = ET.SubElement(root, "metadata")
+    _leaf(root, "memory", str(spec.memory_mib), unit="MiB")
+    _leaf(root, "vcpu", str(spec.vcpus), placement="static")
+    _tuning(root, spec.cpu, facts)
+    _firmware(root, spec, facts)
+    _features(root, facts)
+    _leaf(root, "on_poweroff", "destroy")
+    _leaf(root, "on_reboot", "restart")
+    _leaf(root, "on_crash", "destroy")
+    _devices(root, spec, facts)
+    digest = hashlib.sha256(ET.tostring(root) + spec.model_dump_json().encode()).hexdigest()
+    metadata.append(_record(spec, digest))
+    return ET.tostring(root, encoding="unicode")
+
+
+def digest_of(rendered: str) -> str:
+    """The digest in XML that `render` made."""
+    record = ET.fromstring(rendered).find(f"./metadata/{{{NAMESPACE}}}{ELEMENT}")
+    return "" if record is None else record.get("digest", "")
+
+
+def read_record(metadata_xml: str) -> tuple[DomainSpec, str] | None:
+    """The specification and digest in our metadata element, or None if it is not one."""
+    try:
+        element = ET.fromstring(metadata_xml)
+        spec = DomainSpec.model_validate_json(element.text or "")
+    except (ET.ParseError, ValidationError):
+        return None
+    return spec, element.get("digest", "")
+
+
+def _record(spec: DomainSpec, digest: str) -> ET.Element:
+    ET.register_namespace("trivet", NAMESPACE)
+    element = ET.Element(
+        f"{{{NAMESPACE}}}{ELEMENT}",
+        id=spec.id,
+        project=spec.project,
+        generation=str(spec.generation),
+        epoch=str(spec.epoch),
+        digest=digest,
+    )
+    element.text = spec.model_dump_json()
+    return element
+
+
+def _tuning(root: ET.Element, cpu: CpuTuning, facts: HostFacts) -> None:
+    """Shares, limit and pinning. A limit that would not hold is refused; shares only weigh,
+    so they are left out where they can't take effect."""
+    tune = ET.Element("cputune")
+    if cpu.shares is not None and facts.cgroups:
+        _leaf(tune, "shares", str(cpu.shares))
+    if cpu.limit_pct is not None:
+        if not facts.cgroups:
+            raise Refused(
+                NOT_SUPPORTED,
+                "cpu.limit_pct can't be held on this node: its hypervisor has no cgroups",
+                hint="leave cpu.limit_pct out, or place the VM on another node",
+            )
+        _leaf(tune, "period", str(CPU_PERIOD_US))
+        _leaf(tune, "quota", str(CPU_PERIOD_US * cpu.limit_pct // 100))
+    for vcpu, processor in enumerate(cpu.pin):
+        ET.SubElement(tune, "vcpupin", vcpu=str(vcpu), cpuset=str(processor))
+    if len(tune):
+        root.append(tune)
+
+
+def _firmware(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
+    os_ = ET.SubElement(root, "os")
+    _leaf(os_, "type", "hvm", arch="x86_64", machine="q35")
+    if spec.firmware != "uefi":
+        return
+    if facts.uefi_code is None or facts.uefi_vars is None:
+        raise Refused(NOT_SUPPORTED, "this node has no UEFI firmware", hint="install ovmf")
+    _leaf(os_, "loader", facts.uefi_code, readonly="yes", type="pflash")
+    _leaf(os_, "nvram", str(nvram_file(facts, spec.id)), template=facts.uefi_vars)
+
+
+def _features(root: ET.Element, facts: HostFacts) -> None:
+    """Processor and platform. Under translation `maximum` boots as fast as any model, and a
+    small translation buffer keeps an idle guest small."""
+    features = ET.SubElement(root, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if facts.accel is Accel.KVM:
+        ET.SubElement(root, "cpu", mode="host-passthrough", check="none", migratable="on")
+    else:
+        tcg = ET.SubElement(features, "tcg")
+        _leaf(tcg, "tb-cache", str(TB_CACHE_MIB), unit="MiB")
+        ET.SubElement(root, "cpu", mode="maximum")
+    clock = ET.SubElement(root, "clock", offset="utc")
+    ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
+    ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
+    ET.SubElement(clock, "timer", name="hpet", present="no")
+
+
+def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
+    devices = ET.SubElement(root, "devices")
+    _leaf(devices, "emulator", facts.emulator)
+    ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    # Disks and cards take a root port each; some are left for what is plugged in later.
+    ports = len(spec.disks) + len(spec.nics) + SPARE_ROOT_PORTS
+    for index in range(1, ports + 1):
+        ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    ET.SubElement(devices, "controller", type="virtio-serial", index="0")
+    for index, disk in enumerate(spec.disks):
+        _disk(devices, index, disk)
+    for nic in spec.nics:
+        _nic(devices, nic)
+    _console(devices, spec.id, facts)
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _leaf(rng, "backend", "/dev/urandom", model="random")
+    ET.SubElement(devices, "memballoon", model="virtio", freePageReporting="on")
+    ET.SubElement(devices, "panic", model="isa")
+
+
+def _disk(devices: ET.Element, index: int, disk: DomainDisk) -> None:
+    """A disk over NBD. An error stops the guest rather than reach it: whoever repairs the
+    volume resumes it, and the guest has seen nothing."""
+    element = ET.SubElement(devices, "disk", type="network", device="disk")
+    ET.SubElement(
+        element,
+        "driver",
+        name="qemu",
+        type="raw",
+        cache="none",
+        error_policy="stop",
+        rerror_policy="stop",
+        discard="unmap",
+    )
+    source = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
+    ET.SubElement(source, "host", transport="unix", socket=disk.socket)
+    ET.SubElement(element, "target", dev=f"vd{_letters(index)}", bus="virtio")
+    _leaf(element, "serial", disk.serial)
+    if disk.boot_order is not None:
+        ET.SubElement(element, "boot", order=str(disk.boot_order))
+
+
+def _nic(devices: ET.Element, nic: DomainNic) -> None:
+    element = ET.SubElement(devices, "interface", type="ethernet")
+    ET.SubElement(element, "mac", address=nic.mac)
+    ET.SubElement(element, "target", dev=nic.device, managed="no")
+    ET.SubElement(element, "model", type="virtio")
+    ET.SubElement(element, "mtu", size=str(nic.mtu))
+    # No boot ROM: a guest boots from its disks.
+    ET.SubElement(element, "rom", enabled="no")
+
+
+def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
+    """The serial console on a socket, and in a log that QEMU only appends to, so that it can
+    be cut short while the guest runs."""
+    serial = ET.SubElement(devices, "serial", type="unix")
+    ET.SubElement(serial, "source", mode="bind", path=str(console_socket(facts, id_)))
+    ET.SubElement(serial, "log", file=str(console_log(facts, id_)), append="on")
+    ET.SubElement(serial, "target", type="isa-serial", port="0")
+
+
+def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text
+
+
+def _letters(index: int) -> str:
+    """a, b, ..., z, aa, ab, ...: how disks are lettered."""
+    letters = ""
+    while index >= 0:
+        letters = chr(ord("a") + index % 26) + letters
+        index = index // 26 - 1
+    return letters
+
+
+def _safe(id_: ResourceId) -> str:
+    if not _SAFE_ID.match(id_):
+        raise Refused(INVALID, f"{id_!r} can't be the id of a domain")
+    return id_
