@@ -1,0 +1,138 @@
+"""What a node's agent can be told to do for a VM; applying any of them twice equals once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
+from trivet.contracts.compute.vm import Power
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a VM starts with, and what is still missing, as sentences."""
+
+    disks: tuple[DomainDisk, ...] = ()
+    nics: tuple[DomainNic, ...] = ()
+    disk_epochs: tuple[int, ...] = ()
+    addresses: tuple[tuple[str, ...], ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MarkUnknown:
+    """Tell that the VM's power is not known, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class AdoptEpoch:
+    """Bring the VM's epoch up to the one that its domain was started under; `active`: that
+    run goes on."""
+
+    epoch: int
+    active: bool
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Attach the VM's disks here, and look at its ports and at what is promised to it."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Put `epoch` on record, define the domain under it, start it: in this order."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class AskShutdown:
+    """Ask the guest to go off (ACPI)."""
+
+
+@dataclass(frozen=True)
+class CutPower:
+    """End the guest at once."""
+
+
+@dataclass(frozen=True)
+class Suspend:
+    """Stop the guest's processors."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let the guest's processors run on."""
+
+
+@dataclass(frozen=True)
+class Undefine:
+    """Forget the stopped domain."""
+
+
+@dataclass(frozen=True)
+class Detach:
+    """Let go of all of the VM's disks."""
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Tell that this node keeps nothing more for a VM that is deleted."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write what is seen into the VM's status."""
+
+    power: Power
+    reason: str
+    ready: bool
+
+
+@dataclass(frozen=True)
+class RecordPowerOff:
+    """The run ended by the guest's own doing: the VM is wanted off from now on."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SetStopBy:
+    """Put on record when the guest's power is cut."""
+
+    grace_s: int
+
+
+@dataclass(frozen=True)
+class ForgetStop:
+    """A stop that a start overtook has come to nothing."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing, and tell why."""
+
+    message: str
+
+
+Action = (
+    MarkUnknown
+    | AdoptEpoch
+    | Prepare
+    | Boot
+    | AskShutdown
+    | CutPower
+    | Suspend
+    | Resume
+    | Undefine
+    | Detach
+    | LetGo
+    | Record
+    | RecordPowerOff
+    | SetStopBy
+    | ForgetStop
+    | Wait
+)

@@ -1,0 +1,382 @@
+"""What a node's agent does next for one VM: an ordered rule table, first match wins.
+
+Desired (the VM's spec) against observed (its domain, and what its disks and ports are like);
+the answer is a few actions and when to look again. The agent applies them and asks anew until
+there is nothing left to do, so that a plan need only see one step far, and an agent that was
+cut anywhere goes on from what it finds.
+
+Three facts carry the safety. A domain counts as the VM only under the VM's epoch, which grows
+before every start. A hypervisor that does not answer means `unknown`, never `stopped`. And a
+guest that went off without `stop_by` being set did so by itself: then its owner asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from trivet.compute.domain.actions import (
+    Action,
+    AdoptEpoch,
+    AskShutdown,
+    Boot,
+    CutPower,
+    Detach,
+    ForgetStop,
+    LetGo,
+    MarkUnknown,
+    Preparation,
+    Prepare,
+    Record,
+    RecordPowerOff,
+    Resume,
+    SetStopBy,
+    Suspend,
+    Undefine,
+    Wait,
+)
+from trivet.contracts.compute.hypervisor import DomainState
+from trivet.contracts.compute.vm import Power, Vm, WantedPower
+
+ASK_EVERY_S = 10.0
+DEFAULT_GRACE_S = 60
+WAIT_FOR_PARTS_S = 1.0
+IO_ERROR_EVERY_S = 10.0
+RESTART_FIRST_S = 1.0
+RESTART_LAST_S = 300.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the agent sees of one VM.
+
+    `unreachable` says why the hypervisor did not answer; then `domain` says nothing. Else
+    `domain` None means that there positively is none. `detached`: known to hold no disk.
+    `prepared` is what a `Prepare` of this very pass found; `asked_at` when the guest was last
+    asked to go off, `restart_at` when one that crashed may start again, `resumed_at` when one
+    with a disk error was last let run on.
+    """
+
+    domain: DomainState | None = None
+    unreachable: str | None = None
+    draining: bool = False
+    detached: bool = False
+    prepared: Preparation | None = None
+    asked_at: datetime | None = None
+    restart_at: datetime | None = None
+    resumed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The actions of one step, by which rule and why; `look_s`: when to look again if nothing
+    wakes the agent before (None: at the next full look)."""
+
+    rule: str
+    why: str
+    actions: tuple[Action, ...] = ()
+    look_s: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing more to do now."""
+        return all(isinstance(a, Wait) for a in self.actions)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A VM with what is seen of it, and the questions that rules ask."""
+
+    vm: Vm
+    seen: Seen
+    now: datetime
+
+    @property
+    def wanted(self) -> WantedPower:
+        """The power wanted now: a node that drains wants all off, whatever the specs say."""
+        return WantedPower.STOPPED if self.seen.draining else self.vm.spec.power
+
+    @property
+    def power(self) -> Power:
+        """The power of the domain; one that is not there is off."""
+        return self.seen.domain.power if self.seen.domain else Power.STOPPED
+
+    @property
+    def reason(self) -> str:
+        """Why the domain has that power."""
+        return self.seen.domain.reason if self.seen.domain else "absent"
+
+    @property
+    def active(self) -> bool:
+        """Whether the guest has a process: it runs, is paused, or may be either."""
+        return self.power is not Power.STOPPED
+
+    def epoch_is(self, compare: Callable[[int, int], bool]) -> bool:
+        """`compare` of the domain's epoch with the VM's; false where there is no domain."""
+        return self.seen.domain is not None and compare(
+            self.seen.domain.epoch, self.vm.status.epoch
+        )
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the time of a stop has passed."""
+        stop_by = self.vm.status.stop_by
+        return stop_by is not None and self.now >= stop_by
+
+    @property
+    def run_open(self) -> bool:
+        """Whether a run is on record as begun and not yet as ended."""
+        return self.vm.status.runs_with is not None
+
+    @property
+    def disk_failed(self) -> bool:
+        """Whether the guest was stopped because a disk of its failed."""
+        return self.power is Power.PAUSED and self.reason == "io_error"
+
+    @property
+    def went_off_by_itself(self) -> bool:
+        """Whether the guest powered itself off in the present run, nobody having asked."""
+        return (
+            self.power is Power.STOPPED
+            and self.reason == "shutdown"
+            and self.epoch_is(lambda has, due: has == due)
+            and self.run_open
+            and self.vm.status.stop_by is None
+        )
+
+    def seconds_until(self, time: datetime | None, after_s: float = 0.0) -> float:
+        """Seconds from now until `after_s` after `time`; 0 where that is past."""
+        if time is None:
+            return 0.0
+        return max(0.0, (time - self.now).total_seconds() + after_s)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table."""
+
+    name: str
+    why: str
+    when: Callable[[Situation], bool]
+    then: Callable[[Situation], tuple[Action, ...]] = field(default=lambda s: ())
+    look_s: Callable[[Situation], float | None] = field(default=lambda s: None)
+
+
+def _record(s: Situation) -> tuple[Action, ...]:
+    ready = bool(s.seen.domain and s.seen.domain.ready)
+    return (Record(s.power, s.reason, ready),)
+
+
+def _is_recorded(s: Situation) -> bool:
+    status = s.vm.status
+    ready = bool(s.seen.domain and s.seen.domain.ready)
+    return (
+        status.power is s.power
+        and status.guest_ready == ready
+        and status.observed_generation == s.vm.meta.generation
+    )
+
+
+def _wants(*powers: WantedPower) -> Callable[[Situation], bool]:
+    return lambda s: s.wanted in powers
+
+
+def _ask_again_s(s: Situation) -> float:
+    return min(s.seconds_until(s.seen.asked_at, ASK_EVERY_S), s.seconds_until(s.vm.status.stop_by))
+
+
+_RUN, _OFF, _PAUSE = WantedPower.RUNNING, WantedPower.STOPPED, WantedPower.PAUSED
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "unreachable",
+        "the hypervisor does not answer: what runs is unknown, and unknown never reads as off",
+        lambda s: s.seen.unreachable is not None,
+        lambda s: (MarkUnknown(s.seen.unreachable or ""),),
+        lambda s: WAIT_FOR_PARTS_S * 2,
+    ),
+    Rule(
+        "delete-cut",
+        "a VM that is deleted needs no time to end: its disks go too",
+        lambda s: s.vm.meta.deleting_at is not None and s.active,
+        lambda s: (CutPower(),),
+    ),
+    Rule(
+        "delete-undefine",
+        "its domain is off and must be forgotten before its disks go",
+        lambda s: s.vm.meta.deleting_at is not None and s.seen.domain is not None,
+        lambda s: (Undefine(),),
+    ),
+    Rule(
+        "delete-let-go",
+        "nothing of it is left on this node but its disks' attachments",
+        lambda s: s.vm.meta.deleting_at is not None,
+        lambda s: (Detach(), LetGo()),
+    ),
+    Rule(
+        "newer-epoch",
+        "the host knows of a later start than the store, which was put back to an older state",
+        lambda s: s.epoch_is(lambda has, due: has > due),
+        lambda s: (AdoptEpoch(s.seen.domain.epoch if s.seen.domain else 0, s.active),),
+    ),
+    Rule(
+        "older-epoch",
+        "what runs under an older epoch is not this VM",
+        lambda s: s.active and s.epoch_is(lambda has, due: has < due),
+        lambda s: (CutPower(),),
+    ),
+    Rule(
+        "guest-off",
+        "the guest powered itself off: its owner asked, from inside",
+        lambda s: s.went_off_by_itself and not s.seen.draining,
+        lambda s: (RecordPowerOff("GuestPoweredOff", "the guest powered itself off"),),
+    ),
+    Rule(
+        "pause-lost",
+        "a pause keeps the memory of a run, and that run is over: there is nothing to keep",
+        lambda s: s.wanted is _PAUSE and not s.active and s.vm.status.epoch > 0,
+        lambda s: (RecordPowerOff("PauseLost", f"it was paused and is gone ({s.reason})"),),
+    ),
+    Rule(
+        "stop-set-deadline",
+        "a stop has a deadline, and it is on record before the guest is asked",
+        lambda s: s.wanted is _OFF and s.active and s.vm.status.stop_by is None,
+        lambda s: (SetStopBy(DEFAULT_GRACE_S),),
+    ),
+    Rule(
+        "stop-cut",
+        "the guest had its time",
+        lambda s: s.wanted is _OFF and s.active and s.overdue,
+        lambda s: (CutPower(),),
+    ),
+    Rule(
+        "stop-thaw",
+        "a paused guest can't hear that it is asked",
+        lambda s: s.wanted is _OFF and s.power is Power.PAUSED and not s.disk_failed,
+        lambda s: (Resume(),),
+    ),
+    Rule(
+        "stop-ask",
+        "the guest is asked, and asked again: one that still boots does not hear it",
+        lambda s: s.wanted is _OFF and s.power is Power.RUNNING and _ask_again_s(s) <= 0,
+        lambda s: (AskShutdown(),),
+        lambda s: ASK_EVERY_S,
+    ),
+    Rule(
+        "stop-wait",
+        "the guest was asked and has time left",
+        lambda s: s.wanted is _OFF and s.active,
+        lambda s: (Wait("waits for the guest to go off"),),
+        _ask_again_s,
+    ),
+    Rule(
+        "stop-detach",
+        "it is off: its disks are let go",
+        lambda s: s.wanted is _OFF and not s.seen.detached,
+        lambda s: (Detach(),),
+    ),
+    Rule(
+        "stop-record",
+        "it is off",
+        lambda s: (
+            s.wanted is _OFF
+            and (not _is_recorded(s) or s.run_open or s.vm.status.stop_by is not None)
+        ),
+        _record,
+    ),
+    Rule("stopped", "it is off, as wanted", _wants(_OFF)),
+    Rule(
+        "record-end",
+        "its run has ended, and that is told before it starts again",
+        lambda s: not s.active and (s.run_open or s.vm.status.power is not Power.STOPPED),
+        _record,
+    ),
+    Rule(
+        "restart-wait",
+        "it crashed again soon after its start: the next one waits",
+        lambda s: not s.active and s.seconds_until(s.seen.restart_at) > 0,
+        lambda s: (Wait("waits, for it crashed soon after its start"),),
+        lambda s: s.seconds_until(s.seen.restart_at),
+    ),
+    Rule(
+        "prepare",
+        "before a start, disks are attached and ports looked at",
+        lambda s: not s.active and s.seen.prepared is None,
+        lambda s: (Prepare(),),
+    ),
+    Rule(
+        "parts-missing",
+        "it can't start before its disks, ports and memory are there",
+        lambda s: not s.active and s.seen.prepared is not None and bool(s.seen.prepared.missing),
+        lambda s: (Wait("; ".join(s.seen.prepared.missing if s.seen.prepared else ())),),
+        lambda s: WAIT_FOR_PARTS_S,
+    ),
+    Rule(
+        "boot",
+        "all is there: it starts, under a new epoch",
+        lambda s: not s.active,
+        lambda s: (Boot(s.vm.status.epoch + 1),),
+    ),
+    Rule(
+        "stop-overtaken",
+        "a start overtook the stop and the guest did not go off: the stop is forgotten",
+        lambda s: s.overdue,
+        lambda s: (ForgetStop(),),
+    ),
+    Rule(
+        "pause",
+        "it runs, and is to be paused",
+        lambda s: s.wanted is _PAUSE and s.power is Power.RUNNING,
+        lambda s: (Suspend(),),
+    ),
+    Rule(
+        "disk-error-record",
+        "a disk failed and the guest was stopped before it could see it: that is told first",
+        lambda s: s.wanted is _RUN and s.disk_failed and not _is_recorded(s),
+        _record,
+    ),
+    Rule(
+        "disk-error-wait",
+        "it was let run on a moment ago, and its disk failed again",
+        lambda s: (
+            s.wanted is _RUN
+            and s.disk_failed
+            and s.seconds_until(s.seen.resumed_at, IO_ERROR_EVERY_S) > 0
+        ),
+        lambda s: (Wait("a disk fails: it is let run on when the disk answers again"),),
+        lambda s: s.seconds_until(s.seen.resumed_at, IO_ERROR_EVERY_S),
+    ),
+    Rule(
+        "disk-error-resume",
+        "its disks are attached anew where they broke, and it is let run on",
+        lambda s: s.wanted is _RUN and s.disk_failed,
+        lambda s: (Prepare(), Resume()),
+    ),
+    Rule(
+        "resume",
+        "it is paused, and is to run",
+        lambda s: s.wanted is _RUN and s.power is Power.PAUSED,
+        lambda s: (Resume(),),
+    ),
+    Rule(
+        "record",
+        "what is seen is not yet on record",
+        lambda s: not _is_recorded(s),
+        _record,
+    ),
+    Rule("settled", "it is as wanted", lambda s: True),
+)
+
+
+def plan(vm: Vm, seen: Seen, now: datetime) -> Plan:
+    """The next step for a VM that is assigned to this node."""
+    situation = Situation(vm, seen, now)
+    rule = next(r for r in RULES if r.when(situation))
+    look_s = rule.look_s(situation)
+    return Plan(rule.name, rule.why, rule.then(situation), look_s)
+
+
+def restart_delay_s(crashes: int) -> float:
+    """How long a VM that crashed `crashes` times in a row waits before it starts again."""
+    return min(RESTART_FIRST_S * 2.0 ** min(crashes, 16), RESTART_LAST_S) if crashes > 1 else 0.0

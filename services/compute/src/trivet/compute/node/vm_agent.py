@@ -1,0 +1,207 @@
+"""The duty of a node's agent towards its VMs: look, plan, act, until nothing is left to do.
+
+Driver events, changes in the store and assignments only wake it; a slow look at everything
+finds what was missed. One worker a VM. It touches VMs that are placed here and that the
+controller has handed over, and no others; `sweep` tells of domains that are nobody's.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from trivet.compute.domain.node_plan import Seen, plan
+from trivet.compute.domain.orphans import Fate, fate
+from trivet.compute.domain.vm_plan import NODE
+from trivet.compute.node.domains import Domains
+from trivet.compute.node.vm_effects import Memory, VmEffects
+from trivet.contracts.compute.hypervisor import Act, DomainEvent, DomainState, Hypervisor
+from trivet.contracts.compute.node import Node
+from trivet.contracts.compute.vm import Power, Vm
+from trivet.contracts.errors import CONFLICT, TrivetError
+from trivet.contracts.resource import Condition
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+
+log = logging.getLogger(__name__)
+
+STEPS_BOUND = 30
+WORKERS = 16
+DRAIN_LOOK_S = 0.2
+DRAIN_EXTRA_S = 30.0
+
+
+class VmAgent:
+    """Runs this node's VMs."""
+
+    def __init__(
+        self, service: Service, vms: Collection[Vm], nodes: Collection[Node], hypervisor: Hypervisor
+    ) -> None:
+        self._runtime = service.runtime
+        self._assignments = service.assignments
+        self._assigned = service.assigned()
+        self._vms = vms
+        self._nodes = nodes
+        self._hypervisor = hypervisor
+        self._domains = Domains(hypervisor)
+        self._effects = VmEffects(self._runtime, vms, nodes, hypervisor)
+        self._memory: dict[str, Memory] = {}
+        self._draining = False
+        self._reported: frozenset[str] = frozenset()
+        self._reconciler = Reconciler(
+            "vm agent",
+            self.reconcile,
+            clock=self._runtime.clock,
+            keys=lambda: self._assigned.keys("vm"),
+            bound=WORKERS,
+            resync_s=self._runtime.settings.compute.look_s,
+        )
+        hypervisor.listen(self._heard)
+        self._assigned.on_change(self._pointed)
+        vms.on_change(self._changed)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    async def run_sweeps(self) -> None:
+        """Look for domains that are nobody's, from time to time, until cancelled."""
+        while True:
+            await self.sweep()
+            await self._runtime.clock.sleep(self._runtime.settings.compute.look_s)
+
+    def wake_all(self) -> None:
+        """Look at all VMs of this node soon."""
+        for key in self._assigned.keys("vm"):
+            self._reconciler.wake(key)
+
+    def _heard(self, event: DomainEvent) -> None:
+        vm = self._vms.by_id(event.id)
+        if vm is not None:
+            self._reconciler.wake(self._vms.key_of(vm))
+
+    def _pointed(self, kind: str, key: str) -> None:
+        if kind == "vm":
+            self._reconciler.wake(key)
+
+    def _changed(self, key: str) -> None:
+        vm = self._vms.by_key(key)
+        if vm is not None and self._is_ours(vm):
+            self._reconciler.wake(key)
+
+    def _is_ours(self, vm: Vm) -> bool:
+        return vm.status.node == self._runtime.node and NODE in vm.meta.finalizers
+
+    async def reconcile(self, key: str) -> float | None:
+        """Bring one VM to where nothing is left to do; returns when to look again (seconds)."""
+        prepared = None
+        for _ in range(STEPS_BOUND):
+            vm = await self._vms.fresh(key)
+            if vm is None or not self._is_ours(vm):
+                return None
+            memory = self._memory.setdefault(vm.meta.id, Memory())
+            seen = await self._look(vm, memory)
+            step = plan(vm, Seen(**{**vars(seen), "prepared": prepared}), self._runtime.clock.now())
+            if step.actions:
+                log.debug("%s: %s: %s", vm, step.rule, step.why)
+            try:
+                for action in step.actions:
+                    prepared = await self._effects.apply(vm, action, memory, prepared)
+            except TrivetError as error:
+                if error.code is not CONFLICT:
+                    await self._effects.tell_failure(vm, error)
+                raise
+            if step.idle or step.rule == "unreachable":
+                return step.look_s
+        log.warning("%s is not settled after %d steps; last: %s", vm, STEPS_BOUND, step.rule)
+        return 1.0
+
+    async def _look(self, vm: Vm, memory: Memory) -> Seen:
+        try:
+            domain = (await self._domains.look()).get(vm.meta.id)
+        except TrivetError as error:
+            return Seen(unreachable=error.detail, draining=self._draining)
+        return Seen(
+            domain=domain,
+            draining=self._draining,
+            detached=memory.detached,
+            asked_at=memory.asked_at,
+            restart_at=memory.restart_at,
+            resumed_at=memory.resumed_at,
+        )
+
+    # --- domains that are nobody's ----------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Remove domains that the store says are gone, and tell of those it does not know."""
+        strangers: dict[str, str] = {}
+        domains = await self._domains.look()
+        for domain in domains.values():
+            vm = self._vms.by_id(domain.id)
+            assigned = self._assigned.has("vm", domain.id)
+            verdict, why = fate(domain, vm, self._runtime.node, assigned)
+            if verdict is Fate.REMOVE:
+                log.warning("domain %s (%s) is removed: %s", domain.name, domain.id, why)
+                await self._remove(domain)
+            elif verdict is Fate.REPORT:
+                strangers[domain.id] = f"{domain.name} ({domain.id}): {why}"
+        known = self._memory.keys() & {vm.meta.id for vm in self._vms.list()}
+        self._memory = {id_: self._memory[id_] for id_ in known}
+        if frozenset(strangers) != self._reported:
+            await self._report(strangers)
+
+    async def _remove(self, domain: DomainState) -> None:
+        if domain.power is not Power.STOPPED:
+            await self._hypervisor.act(domain.id, Act.DESTROY)
+        await self._hypervisor.undefine(domain.id)
+        await self._assignments.release(self._runtime.node, "vm", domain.id)
+
+    async def _report(self, strangers: dict[str, str]) -> None:
+        for told in strangers.values():
+            log.warning("a domain that is left alone: %s", told)
+        condition = Condition(
+            type="Orphans",
+            status="true" if strangers else "false",
+            reason="DomainsUnknown" if strangers else "None",
+            message="; ".join(strangers.values()),
+        )
+        now = self._runtime.clock.now()
+        key = self._nodes.kind.key(None, self._runtime.node)
+        done = await self._nodes.mutate(
+            key, lambda n: n.model_copy(update={"status": n.status.with_condition(condition, now)})
+        )
+        if done is not None:
+            self._reported = frozenset(strangers)
+
+    # --- going down -------------------------------------------------------------------------
+
+    async def drain(self, grace_s: int) -> tuple[int, int]:
+        """Stop all guests, for the node goes down; what is asked of them stays as it is, and
+        none starts again before this agent does. Returns how many went off, and how many of
+        them by force."""
+        self._draining = True
+        clock = self._runtime.clock
+        active = await self._active()
+        by = clock.now() + timedelta(seconds=grace_s)
+        for vm in active:
+            self._memory.setdefault(vm.meta.id, Memory()).forced = False
+            # On record before the guest is asked: else it would seem to have gone by itself.
+            await self._vms.mutate(
+                self._vms.key_of(vm),
+                lambda v: v.with_status(stop_by=min(v.status.stop_by or by, by)),
+            )
+        self.wake_all()
+        until = clock.monotonic() + grace_s + DRAIN_EXTRA_S
+        left = active
+        while left and clock.monotonic() < until:
+            await clock.sleep(DRAIN_LOOK_S)
+            left = await self._active()
+        remaining = {vm.meta.id for vm in left}
+        stopped = [vm for vm in active if vm.meta.id not in remaining]
+        return len(stopped), sum(self._memory[vm.meta.id].forced for vm in stopped)
+
+    async def _active(self) -> list[Vm]:
+        domains = await self._domains.look()
+        found = [self._vms.by_id(d.id) for d in domains.values() if d.power is not Power.STOPPED]
+        return [vm for vm in found if vm is not None and self._is_ours(vm)]
