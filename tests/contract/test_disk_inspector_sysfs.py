@@ -63,7 +63,7 @@ class TestSysfsDisks(DiskInspectorSuite):
 async def test_a_blank_disk_is_told_with_its_facts(machine: Machine) -> None:
     machine.disk("sda", serial="ABC 123")
     facts = await machine.one()
-    assert facts.device == str(machine.dev / "sda")
+    assert facts.device == "/dev/sda"
     assert (facts.serial, facts.size_bytes, facts.rotational) == ("ABC 123", 16 * MIB, True)
     assert facts.holds == ""
 
@@ -87,7 +87,7 @@ async def test_a_file_system_is_named(machine: Machine) -> None:
 
 async def test_partitions_holders_mounts_and_swap_are_told(machine: Machine) -> None:
     folder = machine.disk("sda")
-    (machine.proc / "swaps").write_text(f"Filename Type\n{machine.dev / 'sda'} partition\n")
+    (machine.proc / "swaps").write_text("Filename Type\n/dev/sda partition\n")
     assert (await machine.one()).holds == "swap"
     (folder / "holders/dm-3").mkdir()
     assert (await machine.one()).holds == "used by dm-3"

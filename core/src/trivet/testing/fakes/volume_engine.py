@@ -78,8 +78,8 @@ class FakeMachine:
         self.graphs.clear()
 
 
-MACHINES: dict[Path, FakeMachine] = defaultdict(FakeMachine)
-"""By the state folder of the engine, which a test makes for itself alone."""
+MACHINES: dict[tuple[Path, str], FakeMachine] = defaultdict(FakeMachine)
+"""By the state folder of the engine, which a test makes for itself alone, and the node."""
 
 
 def serving(socket: str, export: str) -> FakeReplica | None:
@@ -110,7 +110,7 @@ class FakeVolumeEngine:
         self._context = context
         self._config = config
         self._opened = False
-        self.machine = MACHINES[context.state_dir]
+        self.machine = MACHINES[context.state_dir, context.node]
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -217,7 +217,7 @@ class FakeVolumeEngine:
             raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over")
         replica.epoch = replica.floor = epoch
         self._end_servers(volume, epoch)
-        socket = str(self._context.run_dir / f"{volume}.e{epoch}.sock")
+        socket = str(self._context.run_dir / self._context.node / f"{volume}.e{epoch}.sock")
         self.machine.servers[socket] = (volume, epoch)
         self._end("serve")
         return ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)

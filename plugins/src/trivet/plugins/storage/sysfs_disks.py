@@ -75,15 +75,15 @@ class SysfsDisks:
         return [n for n in names if not n.startswith(LEFT_OUT) and self._size(n) > 0]
 
     async def _facts(self, name: str) -> DiskFacts:
-        folder, device = self._block / name, str(self._dev / name)
+        folder = self._block / name
         rotational = _text(folder / "queue/rotational")
         return DiskFacts(
-            device=device,
+            device=f"/dev/{name}",
             serial=self._serial(name),
             model=_text(folder / "device/model"),
             size_bytes=self._size(name),
             rotational={"0": False, "1": True}.get(rotational),
-            holds=await self._holds(name, device),
+            holds=await self._holds(name),
         )
 
     def _size(self, name: str) -> int:
@@ -99,11 +99,12 @@ class SysfsDisks:
                 return "".join(c for c in text if c.isprintable()).strip()
         return f"{self._node}-{name}"
 
-    async def _holds(self, name: str, device: str) -> str:
+    async def _holds(self, name: str) -> str:
         """What is on the disk; '' only where it was proven blank."""
-        used = await asyncio.to_thread(self._use, name, device)
+        used = await asyncio.to_thread(self._use, name)
         if used:
             return used
+        device = str(self._dev / name)
         try:
             found = await attempt("blkid", "-p", "-o", "export", device, timeout_s=PROBE_TIMEOUT_S)
         except TrivetError:
@@ -117,7 +118,7 @@ class SysfsDisks:
         blank = await asyncio.to_thread(_zeros_at_both_ends, Path(device), self._size(name))
         return "" if blank else "unknown"
 
-    def _use(self, name: str, device: str) -> str:
+    def _use(self, name: str) -> str:
         """Who uses the disk, as far as the kernel tells."""
         folder = self._block / name
         mounted = self._mounted(_text(folder / "dev"))
@@ -130,7 +131,7 @@ class SysfsDisks:
         if holders:
             return f"used by {' '.join(holders)}"
         swaps = (line.split()[0] for line in _text(self._proc / "swaps").splitlines()[1:])
-        return "swap" if device in swaps else ""
+        return "swap" if f"/dev/{name}" in swaps else ""
 
     def _mounted(self, number: str) -> str:
         """Where a device number is mounted."""
