@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from trivet.contracts.access import Caller
+from trivet.contracts.errors import CODES, Refused
 from trivet.contracts.security.endpoints.token_verify import ENDPOINT as VERIFY
+from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.gateway.limits import Limits
 
 VMS = "/v1/projects/red/vms"
@@ -90,6 +92,16 @@ async def test_errors_are_problem_documents(site: Any) -> None:
     assert absent.status_code == 503
     assert absent.json()["code"] == "bus.unavailable"
     assert int(absent.headers["Retry-After"]) >= 1
+
+
+async def test_a_code_of_another_service_keeps_its_status(site: Any) -> None:
+    async def full(request: Any, call: Any) -> Any:
+        raise Refused(CODES["volume.no_space"], "the pool has 3 GiB left")
+
+    await site.cloud.serve(VOLUMES.create, full)
+    body = {"meta": {"name": "data"}, "spec": {"size_gib": 9}}
+    reply = await site.ask("POST", "/v1/projects/red/volumes", json=body)
+    assert (reply.status_code, reply.json()["code"]) == (409, "volume.no_space")
 
 
 async def test_what_fails_unexpectedly_tells_no_internals(site: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trivet.contracts import all_codes
 from trivet.contracts.access import Caller, service_caller
 from trivet.contracts.endpoint import Endpoint, RequestT, ResponseT
 from trivet.contracts.errors import (
@@ -39,6 +40,8 @@ CALLER_HEADER = "Trivet-Caller"
 REQUEST_ID_HEADER = "Trivet-Request-Id"
 ERROR_PREFIX = b"!"
 MAX_REQUEST_BYTES = 900_000
+
+all_codes.declare()
 
 
 @dataclass(frozen=True)

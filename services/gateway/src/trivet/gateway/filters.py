@@ -20,7 +20,7 @@ _SEQ = re.compile(r"[0-9]{1,18}")
 
 def bus_subject(subject: str | None) -> str:
     """The bus subject, with wildcards, for the subject that a subscriber asked for."""
-    words = (subject or ">").removeprefix("trivet.").split(".")
+    words = (">" if subject is None else subject).removeprefix("trivet.").split(".")
     rest = words[-1] == ">"
     named = words[:-1] if rest else words
     if len(named) > _WORDS or not all(_WORD.fullmatch(word) for word in named):
