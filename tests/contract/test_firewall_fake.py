@@ -1,0 +1,32 @@
+"""The fake firewall keeps the law of firewalls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trivet.contracts.driver import DriverContext
+from trivet.testing.fakes.firewall import FakeFirewall, FakeFirewallConfig
+from trivet.testing.packets import Packet
+from trivet.testing.suites.firewall import FirewallSuite
+
+
+class _Judged:
+    def __init__(self, firewall: FakeFirewall) -> None:
+        self._firewall = firewall
+
+    async def passes(self, packet: Packet, *, expected: bool) -> bool:
+        return self._firewall.judge(packet).passed
+
+
+class TestFakeFirewall(FirewallSuite):
+    @pytest.fixture
+    async def driver(self, tmp_path: Path) -> FakeFirewall:
+        driver = FakeFirewall(DriverContext("n1", tmp_path, tmp_path), FakeFirewallConfig())
+        await driver.open()
+        return driver
+
+    @pytest.fixture
+    def wire(self, driver: FakeFirewall) -> _Judged:
+        return _Judged(driver)
