@@ -1,0 +1,45 @@
+"""What the node itself says on the bus, as its administrator: provision it, and drain the node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.provision import provision as provision_bus
+
+from trivet.contracts.compute.endpoints.node_drain import ENDPOINT, DrainRequest, DrainResponse
+from trivet.runtime.call import Client
+from trivet.runtime.settings import Settings
+
+IDENTITY = "admin"
+DRAIN_GRACE_S = 30
+
+
+async def provision(settings: Settings) -> None:
+    """Make the streams and buckets that are missing."""
+    async with _connected(settings) as bus:
+        await provision_bus(bus, replicas=settings.bus.replicas)
+
+
+async def drain(settings: Settings, grace_s: int) -> DrainResponse:
+    """Have this node's compute agent stop all guests; raises what it raises."""
+    async with _connected(settings) as bus:
+        return await Client(bus, IDENTITY).call(
+            ENDPOINT, DrainRequest(grace_s=grace_s), node=settings.node, timeout_s=grace_s + 60.0
+        )
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncIterator[NatsBus]:
+    bus = await NatsBus.connect(
+        settings.bus.urls,
+        service=IDENTITY,
+        name=f"{IDENTITY}@{settings.node}",
+        seed_file=settings.bus.keys_dir / f"{IDENTITY}.nk",
+        ca_file=settings.bus.ca_file,
+    )
+    try:
+        yield bus
+    finally:
+        await bus.close()

@@ -1,0 +1,147 @@
+"""The commands that set a node up, look after it, and take it away.
+
+They act on this machine, not through the API; everything else of the command line is a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivet.contracts.errors import TrivetError
+from trivet.host import doctor as doctor_module
+from trivet.host import locks, setup, takeaway, testing
+from trivet.host.caller import client_file
+from trivet.host.checkout import checkout
+from trivet.host.layout import Layout
+
+Root = Annotated[
+    Path,
+    typer.Option(
+        envvar="TRIVET_ROOT",
+        help="Keep everything of the instance under this folder (for tests).",
+    ),
+]
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+NEXT = """\
+Trivet is ready. Next:
+  ./trivet image build-tiny
+  ./trivet vm create web --image tiny --network default --disk 1GiB --wait
+  ./trivet vm show web
+  ./trivet doctor               # what works here, and why what doesn't
+  sudo ./trivet down            # stops it; data stays (--purge removes everything)"""
+
+
+def register(app: typer.Typer) -> None:
+    """Mount the commands on the root of the command line."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("doctor")(doctor)
+    app.command("test", context_settings=EXTRA)(run_tests)
+    app.command("lint")(lint)
+    app.command("lock")(lock)
+
+
+def up(root: Root = Path("/")) -> None:
+    """Start a one-node cluster on this machine, installing what is missing."""
+    with _told():
+        takeaway.require_root("up")
+        layout = _layout(root)
+        setup.up(layout, os.environ, _progress())
+        print(NEXT)
+        if not layout.ordinary:
+            print(f"\nexport TRIVET_CONFIG={client_file(layout, os.environ).path}")
+
+
+def down(
+    root: Root = Path("/"),
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove data, settings, and every other trace.")
+    ] = False,
+) -> None:
+    """Stop the cluster's node on this machine; VMs and data stay."""
+    with _told():
+        takeaway.require_root("down")
+        layout = _layout(root)
+        if purge:
+            takeaway.purge(layout, _progress())
+            print("Trivet was removed from this machine.")
+        else:
+            takeaway.down(layout, _progress())
+            print("Trivet is stopped; `sudo ./trivet up` starts it again.")
+
+
+def doctor(
+    root: Root = Path("/"),
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
+) -> None:
+    """Say what works on this machine, and why what doesn't; exit 1 if something is wrong."""
+    with _told():
+        findings = asyncio.run(doctor_module.examine(_layout(root)))
+        if output == "json":
+            print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        else:
+            marks = {True: "ok", False: "WRONG", None: "-"}
+            for finding in findings:
+                print(f"{marks[finding.ok]:6} {finding.about:32} {finding.says}")
+        if any(finding.ok is False for finding in findings):
+            raise typer.Exit(1)
+
+
+def run_tests(
+    context: typer.Context,
+    soak: Annotated[bool, typer.Option("--soak", help="Also the long campaigns.")] = False,
+) -> None:
+    """Run all checks and tests that this machine can run; further arguments go to pytest."""
+    with _told():
+        result = testing.run_stages(checkout(), context.args, soak=soak)
+        testing.tell(result)
+        raise typer.Exit(1 if result.failed else 0)
+
+
+def lint() -> None:
+    """Check format, style, types, and the layers of the architecture."""
+    with _told():
+        result = testing.lint(checkout())
+        raise typer.Exit(1 if result.failed else 0)
+
+
+def lock() -> None:
+    """Write the lock files anew after a change of dependencies (for developers)."""
+    with _told():
+        locks.write(checkout())
+
+
+def _layout(root: Path) -> Layout:
+    return Layout(Path(os.path.abspath(root)))
+
+
+def _progress() -> setup.Say:
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"==> [{time.monotonic() - begun:5.1f} s] {what}", file=sys.stderr, flush=True)
+
+    return say
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn errors into one line and exit code 1."""
+    try:
+        yield
+    except TrivetError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        print(f"trivet: {error.detail}{hint}", file=sys.stderr)
+        raise typer.Exit(1) from error

@@ -1,0 +1,84 @@
+"""Whether a process of the node does its work yet, asked from outside.
+
+The bus and libvirt's daemon are ready when their sockets answer, the gateway when it tells its
+health. The other services have no socket of their own: running is what can be said of them here,
+and the gateway's health says which of them answer.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from trivet.host.hypervisor import libvirtd_of
+from trivet.host.layout import Layout
+from trivet.runtime.settings import Settings
+
+TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the gateway says: `ok` or `degraded`, and why each service that is silent is."""
+
+    status: str
+    silent: dict[str, str]
+
+
+def ready(unit: str, layout: Layout, settings: Settings) -> bool:
+    """Whether the running process of a unit is ready."""
+    match unit:
+        case "nats":
+            return _answers_on_tcp(settings.bus.urls[0])
+        case "libvirtd":
+            return _answers_on_unix(str(libvirtd_of(layout).socket))
+        case "gateway":
+            return gateway_health(settings, layout) is not None
+        case _:
+            return True
+
+
+def gateway_url(settings: Settings) -> str:
+    """Where this node's gateway is reached from this node."""
+    host = settings.gateway.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "127.0.0.1") else host
+    return f"https://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}"
+
+
+def gateway_health(settings: Settings, layout: Layout) -> Health | None:
+    """What the gateway says of the services; None where it does not answer."""
+    try:
+        context = ssl.create_default_context(cafile=layout.ca_file)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        with opener.open(gateway_url(settings) + "/v1/health", timeout=TIMEOUT_S) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError):
+        return None
+    services = told.get("services", {})
+    silent = {n: s.get("reason", "") for n, s in services.items() if not s.get("reachable")}
+    return Health(str(told.get("status")), silent)
+
+
+def _answers_on_tcp(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 4222), TIMEOUT_S) as link:
+            return link.recv(4) == b"INFO"
+    except OSError:
+        return False
+
+
+def _answers_on_unix(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(TIMEOUT_S)
+        try:
+            link.connect(path)
+        except OSError:
+            return False
+    return True
