@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-MAX_PAYLOAD_BYTES = 1_000_000
+MAX_PAYLOAD_BYTES = 8_000_000
 """What one message may carry, with its headers (the server's own limit is a little above)."""
 
 DEDUPE_WINDOW_S = 600.0

@@ -1,0 +1,194 @@
+"""The bus on NATS: requests, core messages, and the event stream `EVENTS`.
+
+See `trivet.runtime.bus` for the law. A request carries the time it has left in a header, since
+the clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from trivet.contracts.errors import UNAVAILABLE, Retry
+from trivet.contracts.event import STREAM
+from trivet.runtime.bus import Callback, Handler, Message, StreamMessage
+from trivet.runtime.handlers import Handlers
+from trivet.runtime.nats_link import ApiError, Hook, Link, translate
+from trivet.runtime.nats_tail import consumer, from_sequence, last_sequence, lives
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_HEADER = "Trivet-Timeout-Ms"
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
+
+
+@dataclass(eq=False)
+class _Subscription:
+    """A subscription and what still works for it."""
+
+    end: Hook
+    handlers: Handlers
+    ended: bool = False
+
+    async def stop(self) -> None:
+        """End it; handlers at work are let finish."""
+        if not self.ended:
+            self.ended = True
+            await self.end()
+        await self.handlers.drained()
+
+
+class NatsBus:
+    """A service's connection. Made by `NatsBus.connect`."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._subscriptions: list[_Subscription] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        urls: Sequence[str],
+        *,
+        service: str,
+        name: str,
+        seed_file: Path | None,
+        ca_file: Path | None = None,
+    ) -> NatsBus:
+        """Connect as `service`. Raises as `Link.connect` does."""
+        link = await Link.connect(
+            urls, service=service, name=name, seed_file=seed_file, ca_file=ca_file
+        )
+        return cls(link)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there now."""
+        return self.link.connected
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """The reply of one listener."""
+        sent = {**(headers or {}), TIMEOUT_HEADER: str(int(timeout_s * 1000))}
+        return (await self.link.request(subject, data, timeout_s=timeout_s, headers=sent)).data
+
+    async def serve(
+        self, subject: str, handler: Handler, *, queue: str | None, bound: int
+    ) -> _Subscription:
+        """Answer requests on `subject`."""
+        return await self._listen(subject, Handlers(handler, bound), queue or "")
+
+    async def publish(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Tell whoever listens now."""
+        await self.link.publish(subject, data, headers=headers)
+
+    async def subscribe(self, subject: str, callback: Callback) -> _Subscription:
+        """Hear core messages, one after the other."""
+
+        async def hear(message: Message) -> bytes:
+            await callback(message)
+            return b""
+
+        return await self._listen(subject, Handlers(hear, 1), "")
+
+    async def _listen(self, subject: str, handlers: Handlers, queue: str) -> _Subscription:
+        loop = asyncio.get_running_loop()
+
+        async def accept(message: Msg) -> None:
+            headers = message.headers or {}
+            left = headers.get(TIMEOUT_HEADER)
+            deadline = loop.time() + int(left) / 1000 if left and left.isdigit() else None
+            arrived = Message(message.subject, message.data, headers)
+            handlers.accept(arrived, deadline, self._reply_to(message.reply))
+
+        subscription = _Subscription(await self.link.subscribe(subject, accept, queue), handlers)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def _reply_to(self, reply_subject: str) -> Callable[[bytes], Awaitable[None]]:
+        async def reply(data: bytes) -> None:
+            if not reply_subject:
+                return
+            try:
+                await self.link.publish(reply_subject, data)
+            except Retry as error:
+                log.info("an answer can't be sent: %s", error)
+
+        return reply
+
+    async def append_event(self, subject: str, data: bytes, *, message_id: str) -> int:
+        """Append to the event stream, once for each id within the window."""
+        try:
+            ack = await self.link.store(subject, data, {MESSAGE_ID_HEADER: message_id})
+        except ApiError as error:
+            raise translate(error, f"event {message_id}") from error
+        return int(ack["seq"])
+
+    async def events(
+        self, subject: str, *, since_seq: int | None
+    ) -> AsyncGenerator[StreamMessage, None]:
+        """Events in order, over any number of consumers' lives."""
+        start = dict(from_sequence(since_seq or await last_sequence(self.link, STREAM) + 1))
+        async with aclosing(lives(self.link, STREAM, subject, start)) as consumers:
+            async for life in consumers:
+                if life.last_seq + 1 < start["opt_start_seq"]:
+                    log.warning("the event stream begins anew at %d", life.last_seq)
+                    start["opt_start_seq"] = life.last_seq + 1
+                    continue
+                async with aclosing(life.deliveries()) as deliveries:
+                    async for step in deliveries:
+                        if step is not None:
+                            start["opt_start_seq"] = step.seq + 1
+                            yield StreamMessage(step.seq, step.subject, step.data, step.headers)
+
+    async def last_event_seq(self) -> int:
+        """The newest event's sequence number."""
+        return await last_sequence(self.link, STREAM)
+
+    async def find_event(self, subject: str, message_id: str, *, since: datetime) -> int | None:
+        """The sequence number of the event of that id, appended at `since` or later."""
+        start = {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        async with consumer(self.link, STREAM, subject, start, headers_only=True) as life:
+            if life.waiting == 0:
+                return None
+            async with aclosing(life.deliveries()) as deliveries:
+                async for step in deliveries:
+                    if step is None:
+                        return None
+                    if step.headers.get(MESSAGE_ID_HEADER) == message_id:
+                        return step.seq
+                    if step.pending == 0:
+                        return None
+        raise Retry(UNAVAILABLE, f"the search for {message_id} broke off")
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call `callback` each time the connection is there again."""
+        self.link.on_reconnect(callback)
+
+    async def close(self) -> None:
+        """Let handlers finish, then disconnect."""
+        try:
+            for subscription in self._subscriptions:
+                await subscription.stop()
+        except (nats.errors.Error, OSError) as error:
+            log.info("while closing: %s", error)
+        await self.link.close()
+
+    def __repr__(self) -> str:
+        return f"<NatsBus {self.link!r}>"

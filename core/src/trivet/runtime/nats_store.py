@@ -1,0 +1,198 @@
+"""A bucket on NATS: JetStream's key-value layout, written with explicit expectations.
+
+nats-py's own key-value class hides what a caller must know (whether a write was refused, denied
+or may have happened) and reads from any replica; here each operation is one message with the
+expected sequence in its header, and one reading from the stream's leader. A deletion leaves a
+marker that a watch tells and that the server drops after `MARKER_TTL_S`; what vanished while a
+watch was away for longer is told as deleted from what the watch had told before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_config import stream_of
+from trivet.runtime.nats_link import NOT_FOUND, ApiError, Link, translate
+from trivet.runtime.nats_tail import LAST_PER_SUBJECT, Consumer, Delivery, last_sequence, lives
+from trivet.runtime.store import Change, Entry, Synced
+from trivet.runtime.subjects import filter_of
+
+log = logging.getLogger(__name__)
+
+EXPECT = "Nats-Expected-Last-Subject-Sequence"
+OPERATION = "KV-Operation"
+MARKER_REASON = "Nats-Marker-Reason"
+MARKER_TTL_S = 3600
+OPEN_TIMEOUT_S = 30.0
+OPEN_AGAIN_S = 0.5
+
+_KEY = re.compile(r"[A-Za-z0-9_\-=/]+(\.[A-Za-z0-9_\-=/]+)*")
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """The newest message of a key; `marker`: it says that the key was deleted."""
+
+    value: bytes
+    revision: int
+    marker: bool
+
+
+class NatsStore:
+    """A service's bucket. Made by `NatsStore.open`."""
+
+    def __init__(self, link: Link, bucket: str) -> None:
+        self._link = link
+        self._bucket = bucket
+        self._stream = stream_of(bucket)
+        self._subject = f"$KV.{bucket}."
+
+    @classmethod
+    async def open(cls, bus: NatsBus, bucket: str) -> NatsStore:
+        """The bucket, once the servers have it ready. Raises the last error after a while."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + OPEN_TIMEOUT_S
+        while True:
+            try:
+                await last_sequence(bus.link, stream_of(bucket))
+            except Retry as error:
+                if loop.time() > give_up:
+                    raise
+                log.info("waiting for bucket %s: %s", bucket, error)
+                await asyncio.sleep(OPEN_AGAIN_S)
+            else:
+                return cls(bus.link, bucket)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket
+
+    async def get(self, key: str) -> Entry | None:
+        """The newest value, from the leader."""
+        raw = await self._raw(key)
+        return None if raw is None or raw.marker else Entry(key, raw.value, raw.revision)
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Write a key that is not there."""
+        try:
+            return await self._write(key, value, 0)
+        except Refused as error:
+            if error.code is not CONFLICT:
+                raise
+            raw = await self._raw(key)
+            if raw is None or not raw.marker:
+                raise
+        return await self._write(key, value, raw.revision)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Write a key that still has `revision`."""
+        if revision < 1:
+            raise ValueError(f"{key}: a revision to update is at least 1, not {revision}")
+        return await self._write(key, value, revision)
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Delete a key that still has `revision`; gone already is fine."""
+        headers = {OPERATION: "DEL", "Nats-TTL": f"{MARKER_TTL_S}s"}
+        try:
+            await self._write(key, b"", revision, headers)
+        except Refused as error:
+            if error.code is not CONFLICT or await self.get(key) is not None:
+                raise
+
+    async def watch(self, prefix: str) -> AsyncGenerator[Change | Synced, None]:
+        """Everything below `prefix`, then every change."""
+        known: dict[str, int] = {}
+        subject = self._subject + filter_of(prefix)
+        async with aclosing(lives(self._link, self._stream, subject, LAST_PER_SUBJECT)) as made:
+            async for life in made:
+                async with aclosing(self._follow(life, known)) as steps:
+                    async for step in steps:
+                        yield step
+
+    async def _follow(
+        self, life: Consumer, known: dict[str, int]
+    ) -> AsyncGenerator[Change | Synced, None]:
+        """One consumer's life: all that is there, what vanished, `Synced`, then changes."""
+        missing, synced = set(known), False
+        if life.waiting == 0:
+            for change in _vanished(missing, known, life.last_seq):
+                yield change
+            synced = True
+            yield Synced()
+        async with aclosing(life.deliveries()) as deliveries:
+            async for step in deliveries:
+                if step is not None:
+                    key = step.subject[len(self._subject) :]
+                    missing.discard(key)
+                    change = _change(key, step)
+                    if known.get(key, 0) < change.revision and _note(change, known):
+                        yield change
+                if not synced and (step is None or step.pending == 0):
+                    for change in _vanished(missing, known, life.last_seq):
+                        yield change
+                    synced = True
+                    yield Synced()
+
+    async def _write(
+        self, key: str, value: bytes, expected: int, headers: Mapping[str, str] | None = None
+    ) -> int:
+        _check_key(key)
+        sent = {EXPECT: str(expected), **(headers or {})}
+        try:
+            ack = await self._link.store(self._subject + key, value, sent)
+        except ApiError as error:
+            raise translate(error, f"{self._bucket}/{key}") from error
+        return int(ack["seq"])
+
+    async def _raw(self, key: str) -> _Raw | None:
+        _check_key(key)
+        body = {"last_by_subj": self._subject + key}
+        try:
+            found = await self._link.api(f"STREAM.MSG.GET.{self._stream}", body)
+        except ApiError as error:
+            if error.status == NOT_FOUND and error.number == NO_MESSAGE:
+                return None
+            raise translate(error, f"{self._bucket}/{key}") from error
+        message: dict[str, Any] = found["message"]
+        headers = base64.b64decode(message.get("hdrs", ""))
+        marker = OPERATION.encode() in headers or MARKER_REASON.encode() in headers
+        return _Raw(base64.b64decode(message.get("data", "")), message["seq"], marker)
+
+    def __repr__(self) -> str:
+        return f"<NatsStore {self._bucket}>"
+
+
+NO_MESSAGE = 10037
+
+
+def _change(key: str, step: Delivery) -> Change:
+    deleted = OPERATION in step.headers or MARKER_REASON in step.headers
+    return Change(key, None if deleted else step.data, step.seq)
+
+
+def _note(change: Change, known: dict[str, int]) -> bool:
+    """Keep what the watch knows; whether the change is news (a deletion of the unknown is not)."""
+    if change.value is None:
+        return known.pop(change.key, None) is not None
+    known[change.key] = change.revision
+    return True
+
+
+def _vanished(missing: set[str], known: dict[str, int], last_seq: int) -> list[Change]:
+    """Deletions of keys that were told and are there no more, without a marker left."""
+    return [Change(key, None, max(known.pop(key) + 1, last_seq)) for key in sorted(missing)]
+
+
+def _check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a key: {key!r}")
