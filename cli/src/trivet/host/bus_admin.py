@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from trivet.runtime.nats_bus import NatsBus
-from trivet.runtime.provision import provision as provision_bus
-
 from trivet.contracts.compute.endpoints.node_drain import ENDPOINT, DrainRequest, DrainResponse
 from trivet.runtime.call import Client
+from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_provision import provision as provision_link
 from trivet.runtime.settings import Settings
 
 IDENTITY = "admin"
@@ -19,7 +18,7 @@ DRAIN_GRACE_S = 30
 async def provision(settings: Settings) -> None:
     """Make the streams and buckets that are missing."""
     async with _connected(settings) as bus:
-        await provision_bus(bus, replicas=settings.bus.replicas)
+        await provision_link(bus.link, settings.bus.replicas)
 
 
 async def drain(settings: Settings, grace_s: int) -> DrainResponse:

@@ -11,10 +11,9 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trivet.runtime.nats_config import server_config
-
 from trivet.host.hypervisor import libvirtd_of
 from trivet.host.layout import Layout
+from trivet.runtime.nats_config import ServerPlan, server_config
 from trivet.runtime.settings import Settings, load_settings
 
 BUS_PORT = 4222
@@ -80,13 +79,13 @@ def new_settings(layout: Layout) -> str:
 def write_bus_config(layout: Layout, settings: Settings, public_keys: dict[str, str]) -> bool:
     """Write the bus server's configuration; whether it differed."""
     parts = urlsplit(settings.bus.urls[0])
-    text = server_config(
-        public_keys=public_keys,
-        host=parts.hostname or "127.0.0.1",
-        port=parts.port or BUS_PORT,
+    plan = ServerPlan(
+        name=settings.node,
+        listen=f"{parts.hostname}:{parts.port or BUS_PORT}",
         store_dir=layout.bus_data,
-        server_name=settings.node,
+        public_keys=public_keys,
     )
+    text = server_config(plan)
     if _text(layout.bus_config) == text:
         return False
     layout.bus_config.write_text(text)

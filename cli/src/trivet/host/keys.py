@@ -7,12 +7,10 @@ readable only by the user whose process needs it.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
-import nkeys
-
-IDENTITIES = ("compute", "storage", "network", "security", "gateway", "admin")
+from trivet.runtime.nats_config import IDENTITIES
+from trivet.runtime.nkeys import make_key
 
 
 def ensure_keys(folder: Path, owners: dict[str, int]) -> dict[str, str]:
@@ -25,18 +23,9 @@ def ensure_keys(folder: Path, owners: dict[str, int]) -> dict[str, str]:
     public: dict[str, str] = {}
     for identity in IDENTITIES:
         path = folder / f"{identity}.nk"
-        if not path.exists():
-            seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
-            write_secret(path, bytes(seed))
+        public[identity] = make_key(path)
         os.chown(path, owners.get(identity, os.geteuid()), -1)
-        public[identity] = public_key(path.read_bytes())
     return public
-
-
-def public_key(seed: bytes) -> str:
-    """The public half of a seed."""
-    key: bytes = nkeys.from_seed(bytearray(seed.strip())).public_key
-    return key.decode()
 
 
 def write_secret(path: Path, content: bytes) -> None:
