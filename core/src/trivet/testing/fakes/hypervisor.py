@@ -1,0 +1,338 @@
+"""A hypervisor in memory: guests that boot, say READY, obey or ignore the power button, crash.
+
+What runs lives in a `FakeHost`, found by the driver's state folder, so that guests outlive the
+driver as they do in reality. It is stricter than the real one: a disk's socket and a card's
+device that nobody has declared to exist can be demanded, and one disk in two running guests
+is an error that nobody gets away with. Faults are in the configuration, or set on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from trivet.contracts.compute.hypervisor import (
+    Act,
+    DomainEvent,
+    DomainSpec,
+    DomainState,
+    Hypervisor,
+    Listener,
+)
+from trivet.contracts.compute.node import Accel, Inventory, NumaCell
+from trivet.contracts.compute.vm import Power
+from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.errors import (
+    CONFLICT,
+    DRIVER_FAILED,
+    IN_USE,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    UNAVAILABLE,
+    Fatal,
+    Refused,
+    Retry,
+)
+from trivet.contracts.hookspecs import hookimpl
+from trivet.contracts.model import GIB, MIB, Model, ResourceId
+
+
+class FakeHypervisorConfig(Model):
+    """`boot_s` until a guest is ready; `deaf_guests` ignore the power button; `start_fails`
+    makes every start a Retry; `check_devices` demands what a domain uses to be declared."""
+
+    cpus: int = 8
+    memory_mib: int = 16 * GIB // MIB
+    boot_s: float = 0.01
+    shutdown_s: float = 0.01
+    deaf_guests: bool = False
+    start_fails: bool = False
+    check_devices: bool = False
+    firmware: tuple[str, ...] = ("bios", "uefi")
+
+
+@dataclass
+class FakeDomain:
+    """One domain: what is defined for the next start, and what runs."""
+
+    defined: DomainSpec
+    running: DomainSpec | None = None
+    power: Power = Power.STOPPED
+    reason: str = "unknown"
+    ready: bool = False
+    boots: int = 0
+    console: bytes = b""
+    clock: asyncio.TimerHandle | None = field(default=None, repr=False)
+
+    def forget_clock(self) -> None:
+        """What was about to happen in the guest does not happen any more."""
+        if self.clock is not None:
+            self.clock.cancel()
+        self.clock = None
+
+    def end(self, reason: str) -> None:
+        """It does not run any more."""
+        self.forget_clock()
+        self.running, self.ready = None, False
+        self.power, self.reason = Power.STOPPED, reason
+
+
+@dataclass
+class FakeHost:
+    """What runs on a node, whichever driver looks at it. `foreign` are names of domains that
+    somebody else runs; `away` is a hypervisor that does not answer."""
+
+    domains: dict[ResourceId, FakeDomain] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    sockets: set[str] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
+    away: bool = False
+    defines: int = 0
+    drivers: list[FakeHypervisor] = field(default_factory=list, repr=False)
+
+    def crash(self, id_: ResourceId) -> None:
+        """The guest's process dies."""
+        self._end(id_, "crashed")
+
+    def power_off(self, id_: ResourceId) -> None:
+        """The guest powers itself off, from inside."""
+        self._end(id_, "shutdown")
+
+    def io_error(self, id_: ResourceId) -> None:
+        """A disk's write fails: the guest is stopped where it is."""
+        domain = self.domains[id_]
+        domain.power, domain.reason = Power.PAUSED, "io_error"
+        self.tell(id_)
+
+    def come_back(self) -> None:
+        """The hypervisor answers again; drivers tell what they now see."""
+        self.away = False
+        for id_ in self.domains:
+            self.tell(id_)
+
+    def tell(self, id_: ResourceId) -> None:
+        """Tell all drivers how a domain is; while away nobody hears."""
+        domain = self.domains[id_]
+        if not self.away:
+            event = DomainEvent(id=id_, power=domain.power, reason=domain.reason)
+            for driver in self.drivers:
+                driver.hear(event)
+
+    def _end(self, id_: ResourceId, reason: str) -> None:
+        self.domains[id_].end(reason)
+        self.tell(id_)
+
+
+HOSTS: dict[Path, FakeHost] = {}
+
+
+def fake_host(state_dir: Path) -> FakeHost:
+    """The host behind drivers with this state folder."""
+    return HOSTS.setdefault(state_dir, FakeHost())
+
+
+class FakeHypervisor:
+    """Runs pretended guests; see the law in `contracts.compute.hypervisor`."""
+
+    name: ClassVar[str] = "fake"
+    Config: ClassVar[type[Model]] = FakeHypervisorConfig
+
+    def __init__(self, context: DriverContext, config: FakeHypervisorConfig) -> None:
+        self.host = fake_host(context.state_dir)
+        self.config = config
+        self._context = context
+        self._listeners: list[Listener] = []
+
+    def __repr__(self) -> str:
+        return f"<FakeHypervisor {self._context.node} {len(self.host.domains)} domains>"
+
+    @classmethod
+    async def probe(cls) -> Probe:
+        """Always usable, never chosen by `auto` over a real one."""
+        return Probe(usable=True, reason="pretends", score=-1)
+
+    async def open(self) -> None:
+        """Begin to hear the host."""
+        self.host.drivers.append(self)
+
+    async def close(self) -> None:
+        """Stop hearing; guests run on."""
+        if self in self.host.drivers:
+            self.host.drivers.remove(self)
+
+    async def inventory(self) -> Inventory:
+        """The machine that the configuration describes."""
+        self._reach()
+        cpus, memory_mib = self.config.cpus, self.config.memory_mib
+        return Inventory(
+            hypervisor="fake",
+            hypervisor_version="1.0.0",
+            accel=Accel.TCG,
+            accel_reason="pretends",
+            cpu_model="pretended",
+            cpus=cpus,
+            memory_mib=memory_mib,
+            cells=(NumaCell(id=0, cpus=tuple(range(cpus)), memory_mib=memory_mib),),
+            firmware=self.config.firmware,
+        )
+
+    async def define(self, domain: DomainSpec) -> None:
+        """Keep what is to be started next."""
+        self._reach()
+        if domain.firmware not in self.config.firmware:
+            raise Refused(NOT_SUPPORTED, f"no {domain.firmware} firmware here")
+        known = self.host.domains.get(domain.id)
+        if known is None:
+            self.host.domains[domain.id] = FakeDomain(defined=domain)
+        elif known.defined == domain:
+            return
+        else:
+            known.defined = domain
+        self.host.defines += 1
+
+    async def undefine(self, id_: ResourceId) -> None:
+        """Forget a stopped domain."""
+        self._reach()
+        known = self.host.domains.get(id_)
+        if known is not None and known.running is not None:
+            raise Refused(IN_USE, f"{id_} runs: it can't be forgotten")
+        self.host.domains.pop(id_, None)
+
+    async def act(self, id_: ResourceId, act: Act) -> None:
+        """Do one act."""
+        domain = self._find(id_)
+        running = domain.running is not None
+        if act is Act.START:
+            if not running:
+                self._start(domain)
+        elif act is Act.DESTROY:
+            if running:
+                self._ended(domain, "destroyed")
+        elif act is Act.SHUTDOWN:
+            if running and not self.config.deaf_guests:
+                self._later(domain, self.config.shutdown_s, self._button)
+        elif not running:
+            raise Refused(CONFLICT, f"{id_} does not run: {act.value} is not possible")
+        elif act is Act.RESET:
+            self._boot(domain)
+        else:
+            self._pause(domain, act is Act.SUSPEND)
+
+    async def domains(self) -> tuple[DomainState, ...]:
+        """All that was defined here; the foreign ones are not ours to see."""
+        self._reach()
+        found = sorted(self.host.domains.items())
+        return tuple(_state(id_, domain) for id_, domain in found)
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` whenever a domain changes."""
+        self._listeners.append(listener)
+
+    async def console_log(self, id_: ResourceId, max_bytes: int) -> bytes:
+        """The end of what the pretended console has shown."""
+        console = self._find(id_).console
+        return console[max(0, len(console) - max_bytes) :]
+
+    async def console_path(self, id_: ResourceId) -> str:
+        """A path at which nobody answers."""
+        if self._find(id_).running is None:
+            raise Refused(CONFLICT, f"{id_} does not run: it has no console")
+        return str(self._context.run_dir / f"{id_}.sock")
+
+    def hear(self, event: DomainEvent) -> None:
+        """Called by the host; tells the listeners from the event loop, as the real one does."""
+        for listener in self._listeners:
+            asyncio.get_running_loop().call_soon(listener, event)
+
+    def _reach(self) -> None:
+        if self.host.away:
+            raise Retry(UNAVAILABLE, "the hypervisor is away", retry_after_s=0.05)
+
+    def _find(self, id_: ResourceId) -> FakeDomain:
+        self._reach()
+        if id_ not in self.host.domains:
+            raise Refused(NOT_FOUND, f"no domain {id_} on this node")
+        return self.host.domains[id_]
+
+    def _start(self, domain: FakeDomain) -> None:
+        spec = domain.defined
+        if self.config.start_fails:
+            raise Retry(DRIVER_FAILED, "the hypervisor refuses to start guests")
+        if self.config.check_devices:
+            missing = {disk.socket for disk in spec.disks} - self.host.sockets
+            missing |= {nic.device for nic in spec.nics} - self.host.devices
+            if missing:
+                raise Retry(DRIVER_FAILED, f"not there: {', '.join(sorted(missing))}")
+        for other in self.host.domains.values():
+            shared = {d.export for d in spec.disks} & _exports(other)
+            if shared:
+                raise Fatal(DRIVER_FAILED, f"two guests on the same disk: {sorted(shared)}")
+        domain.running = spec
+        domain.console = b""
+        domain.power, domain.reason = Power.RUNNING, "booted"
+        self._boot(domain)
+
+    def _boot(self, domain: FakeDomain) -> None:
+        domain.ready = False
+        domain.console += b"booting\r\n"
+        self.host.tell(domain.defined.id)
+        self._later(domain, self.config.boot_s, self._booted)
+
+    def _booted(self, domain: FakeDomain) -> None:
+        if domain.power is Power.PAUSED:  # time stands still in there
+            self._later(domain, self.config.boot_s, self._booted)
+            return
+        domain.boots += 1
+        domain.ready = True
+        domain.console += f"boots: {domain.boots}\r\nREADY\r\n".encode()
+        self.host.tell(domain.defined.id)
+
+    def _button(self, domain: FakeDomain) -> None:
+        if domain.power is Power.PAUSED:
+            self._later(domain, self.config.shutdown_s, self._button)
+        else:
+            self._ended(domain, "shutdown")
+
+    def _ended(self, domain: FakeDomain, reason: str) -> None:
+        domain.end(reason)
+        self.host.tell(domain.defined.id)
+
+    def _pause(self, domain: FakeDomain, pause: bool) -> None:
+        wanted = Power.PAUSED if pause else Power.RUNNING
+        if domain.power is not wanted:
+            domain.power, domain.reason = wanted, "user"
+            self.host.tell(domain.defined.id)
+
+    def _later(
+        self, domain: FakeDomain, delay_s: float, what: Callable[[FakeDomain], None]
+    ) -> None:
+        domain.forget_clock()
+        domain.clock = asyncio.get_running_loop().call_later(delay_s, what, domain)
+
+
+def _exports(domain: FakeDomain) -> set[str]:
+    return {disk.export for disk in domain.running.disks} if domain.running else set()
+
+
+def _state(id_: ResourceId, domain: FakeDomain) -> DomainState:
+    spec = domain.running or domain.defined
+    return DomainState(
+        id=id_,
+        name=spec.name,
+        generation=spec.generation,
+        epoch=spec.epoch,
+        power=domain.power,
+        reason=domain.reason,
+        memory_mib=spec.memory_mib,
+        vcpus=spec.vcpus,
+        ready=domain.ready,
+    )
+
+
+@hookimpl
+def trivet_hypervisor_drivers() -> list[type[Hypervisor]]:
+    """The pretended hypervisor."""
+    return [FakeHypervisor]

@@ -1,0 +1,228 @@
+"""The law for hypervisor drivers, as tests: subclass `HypervisorSuite` and provide `bench`.
+
+A bench is an opened driver with guests that can be booted, and what only a test does to it: take
+the hypervisor away while guests run, and let somebody else define a domain. The guest must say
+READY on its serial console and obey the power button.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import pytest
+
+from trivet.contracts.compute.hypervisor import (
+    Act,
+    DomainEvent,
+    DomainSpec,
+    DomainState,
+    Hypervisor,
+)
+from trivet.contracts.compute.vm import Power
+from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, Refused, Retry
+from trivet.contracts.model import ResourceId
+
+NOBODY = ResourceId("vm-00000000000000ff")
+LOOK_S = 0.05
+
+
+class HypervisorBench(Protocol):
+    """A driver on the bench. `patience_s` bounds every wait for a guest."""
+
+    patience_s: float
+
+    @property
+    def driver(self) -> Hypervisor:
+        """The driver, opened."""
+        ...
+
+    def spec(self, generation: int = 1) -> DomainSpec:
+        """A domain that can boot; the same id every time."""
+        ...
+
+    async def lose(self) -> None:
+        """The hypervisor goes away without warning; guests run on."""
+        ...
+
+    async def restore(self) -> None:
+        """It is there again."""
+        ...
+
+    async def add_foreign(self) -> None:
+        """Somebody else defines a domain on the same hypervisor."""
+        ...
+
+
+async def see(
+    bench: HypervisorBench, id_: ResourceId, wanted: Callable[[DomainState], bool]
+) -> DomainState:
+    """The domain's state as soon as it is as wanted; fails with the last one seen."""
+    state: DomainState | None = None
+    try:
+        async with asyncio.timeout(bench.patience_s):
+            while True:
+                found = {state.id: state for state in await bench.driver.domains()}
+                state = found.get(id_)
+                if state is not None and wanted(state):
+                    return state
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        log = await bench.driver.console_log(id_, 2000)
+        raise AssertionError(f"not as wanted: {state!r}; its console: {log!r}") from None
+
+
+async def hear(bench: HypervisorBench, heard: list[DomainEvent], power: Power, reason: str) -> None:
+    """Wait for an event."""
+    async with asyncio.timeout(bench.patience_s):
+        while not any(event.power is power and event.reason == reason for event in heard):
+            await asyncio.sleep(LOOK_S)
+
+
+async def boot(bench: HypervisorBench, spec: DomainSpec) -> DomainState:
+    """Define and start a guest, and wait until it is ready."""
+    await bench.driver.define(spec)
+    await bench.driver.act(spec.id, Act.START)
+    return await see(bench, spec.id, lambda state: state.ready)
+
+
+class HypervisorSuite:
+    """What must hold of every hypervisor driver."""
+
+    async def test_a_node_has_processors_and_memory(self, bench: HypervisorBench) -> None:
+        """The inventory is not empty, and its cells hold all processors."""
+        found = await bench.driver.inventory()
+        assert found.cpus > 0
+        assert found.memory_mib > 0
+        assert found.hypervisor_version
+        assert found.accel_reason
+        assert sum(len(cell.cpus) for cell in found.cells) == found.cpus
+
+    async def test_what_is_defined_is_listed_with_its_record(self, bench: HypervisorBench) -> None:
+        """Generation and epoch come back; defining alike changes nothing."""
+        spec = bench.spec(generation=3)
+        await bench.driver.define(spec)
+        await bench.driver.define(spec)
+        (state,) = await bench.driver.domains()
+        assert (state.id, state.name, state.generation) == (spec.id, spec.name, 3)
+        assert (state.epoch, state.power) == (spec.epoch, Power.STOPPED)
+        assert (state.vcpus, state.memory_mib) == (spec.vcpus, spec.memory_mib)
+
+    async def test_a_stopped_domain_is_replaced(self, bench: HypervisorBench) -> None:
+        """The last definition counts."""
+        await bench.driver.define(bench.spec(generation=1))
+        await bench.driver.define(bench.spec(generation=2))
+        (state,) = await bench.driver.domains()
+        assert state.generation == 2
+
+    async def test_foreign_domains_are_not_seen(self, bench: HypervisorBench) -> None:
+        """What the driver did not define is not listed."""
+        await bench.add_foreign()
+        assert await bench.driver.domains() == ()
+
+    async def test_nobody_can_be_told_nothing(self, bench: HypervisorBench) -> None:
+        """Every act on an unknown domain is refused; forgetting it is fine."""
+        for act in Act:
+            with pytest.raises(Refused) as refused:
+                await bench.driver.act(NOBODY, act)
+            assert refused.value.code is NOT_FOUND
+        with pytest.raises(Refused):
+            await bench.driver.console_log(NOBODY, 100)
+        with pytest.raises(Refused):
+            await bench.driver.console_path(NOBODY)
+        await bench.driver.undefine(NOBODY)
+
+    async def test_a_stopped_domain_stays_so(self, bench: HypervisorBench) -> None:
+        """Ending it again is fine; what needs a running guest is refused."""
+        spec = bench.spec()
+        await bench.driver.define(spec)
+        await bench.driver.act(spec.id, Act.SHUTDOWN)
+        await bench.driver.act(spec.id, Act.DESTROY)
+        for act in (Act.RESET, Act.SUSPEND, Act.RESUME):
+            with pytest.raises(Refused) as refused:
+                await bench.driver.act(spec.id, act)
+            assert refused.value.code is CONFLICT
+        with pytest.raises(Refused):
+            await bench.driver.console_path(spec.id)
+        assert await bench.driver.console_log(spec.id, 100) == b""
+
+    async def test_a_guest_boots_pauses_and_ends(self, bench: HypervisorBench) -> None:
+        """A whole life, with its events, each act done twice."""
+        heard: list[DomainEvent] = []
+        bench.driver.listen(heard.append)
+        spec = bench.spec(generation=1)
+        state = await boot(bench, spec)
+        assert (state.power, state.reason) == (Power.RUNNING, "booted")
+        assert b"READY" in await bench.driver.console_log(spec.id, 4000)
+        assert len(await bench.driver.console_log(spec.id, 3)) == 3
+        assert await bench.driver.console_path(spec.id)
+        await hear(bench, heard, Power.RUNNING, "booted")
+
+        await bench.driver.act(spec.id, Act.START)
+        for _ in range(2):
+            await bench.driver.act(spec.id, Act.SUSPEND)
+        await see(bench, spec.id, lambda s: (s.power, s.reason) == (Power.PAUSED, "user"))
+        await hear(bench, heard, Power.PAUSED, "user")
+        for _ in range(2):
+            await bench.driver.act(spec.id, Act.RESUME)
+        await see(bench, spec.id, lambda s: s.power is Power.RUNNING and s.ready)
+
+        await bench.driver.act(spec.id, Act.SHUTDOWN)
+        ended = await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+        assert (ended.reason, ended.ready) == ("shutdown", False)
+        await hear(bench, heard, Power.STOPPED, "shutdown")
+        await bench.driver.undefine(spec.id)
+        assert await bench.driver.domains() == ()
+
+    async def test_a_running_domain_keeps_what_it_runs(self, bench: HypervisorBench) -> None:
+        """A new definition is for the next start; no forgetting meanwhile."""
+        spec = bench.spec(generation=1)
+        await boot(bench, spec)
+        await bench.driver.define(bench.spec(generation=2))
+        assert (await see(bench, spec.id, lambda s: s.ready)).generation == 1
+        with pytest.raises(Refused) as refused:
+            await bench.driver.undefine(spec.id)
+        assert refused.value.code is IN_USE
+        await bench.driver.act(spec.id, Act.DESTROY)
+        ended = await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+        assert (ended.reason, ended.generation) == ("destroyed", 2)
+        await bench.driver.undefine(spec.id)
+
+    async def test_a_reset_guest_boots_again(self, bench: HypervisorBench) -> None:
+        """Ready is said anew, and the console goes on."""
+        spec = bench.spec()
+        await boot(bench, spec)
+        await bench.driver.act(spec.id, Act.RESET)
+        await see(bench, spec.id, lambda s: not s.ready)
+        await see(bench, spec.id, lambda s: s.ready)
+        assert (await bench.driver.console_log(spec.id, 100_000)).count(b"READY") == 2
+        await bench.driver.act(spec.id, Act.DESTROY)
+
+    async def test_a_hypervisor_that_went_away_is_found_again(self, bench: HypervisorBench) -> None:
+        """Retry while it is away; guests, acts and events after."""
+        spec = bench.spec()
+        await boot(bench, spec)
+        await bench.lose()
+        await reach(bench, there=False)
+        with pytest.raises(Retry):
+            await bench.driver.act(spec.id, Act.DESTROY)
+        heard: list[DomainEvent] = []
+        bench.driver.listen(heard.append)
+        await bench.restore()
+        await reach(bench, there=True)
+        state = await see(bench, spec.id, lambda s: s.power is Power.RUNNING)
+        assert state.ready
+        assert state.generation == spec.generation
+        await hear(bench, heard, Power.RUNNING, state.reason)
+        await bench.driver.act(spec.id, Act.SHUTDOWN)
+        await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+        await hear(bench, heard, Power.STOPPED, "shutdown")
+
+
+async def _is_away(driver: Hypervisor) -> bool:
+    try:
+        await driver.domains()
+    except Retry:
+        return True
+    return False

@@ -1,0 +1,120 @@
+"""The pretended hypervisor obeys the law that the real one does; and its faults are faults."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from trivet.contracts.compute.hypervisor import Act, DomainDisk, DomainEvent, DomainSpec
+from trivet.contracts.compute.vm import Power
+from trivet.contracts.driver import DriverContext
+from trivet.contracts.errors import Fatal, Retry
+from trivet.contracts.model import ResourceId
+from trivet.testing.fakes.hypervisor import FakeHypervisor, FakeHypervisorConfig
+from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
+
+
+class FakeBench:
+    patience_s = 5.0
+
+    def __init__(self, folder: Path, config: FakeHypervisorConfig) -> None:
+        self.context = DriverContext(node="n1", state_dir=folder, run_dir=folder)
+        self.driver = FakeHypervisor(self.context, config)
+
+    def spec(self, generation: int = 1) -> DomainSpec:
+        return domain("vm-0000000000000001", generation)
+
+    async def lose(self) -> None:
+        self.driver.host.away = True
+
+    async def restore(self) -> None:
+        self.driver.host.come_back()
+
+    async def add_foreign(self) -> None:
+        self.driver.host.foreign.add("theirs")
+
+
+def domain(id_: str, generation: int = 1) -> DomainSpec:
+    return DomainSpec(
+        id=ResourceId(id_),
+        name="web-1",
+        project="p1",
+        generation=generation,
+        epoch=1,
+        vcpus=1,
+        memory_mib=128,
+        disks=(DomainDisk(name="root", socket="/run/root.sock", export="v.e1", serial="root"),),
+    )
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[FakeBench]:
+    made = FakeBench(tmp_path, FakeHypervisorConfig())
+    await made.driver.open()
+    yield made
+    await made.driver.close()
+
+
+class TestFakeHypervisor(HypervisorSuite):
+    """The law."""
+
+
+async def test_guests_outlive_the_driver(bench: FakeBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    await bench.driver.close()
+    again = FakeHypervisor(bench.context, FakeHypervisorConfig())
+    await again.open()
+    (state,) = await again.domains()
+    assert (state.power, state.ready) == (Power.RUNNING, True)
+    await again.close()
+
+
+async def test_what_happens_in_a_guest_is_told(bench: FakeBench) -> None:
+    heard: list[DomainEvent] = []
+    bench.driver.listen(heard.append)
+    spec, host = bench.spec(), bench.driver.host
+    await boot(bench, spec)
+    host.io_error(spec.id)
+    await see(bench, spec.id, lambda s: (s.power, s.reason) == (Power.PAUSED, "io_error"))
+    await bench.driver.act(spec.id, Act.RESUME)
+    host.crash(spec.id)
+    await see(bench, spec.id, lambda s: (s.power, s.reason) == (Power.STOPPED, "crashed"))
+    await bench.driver.act(spec.id, Act.START)
+    host.power_off(spec.id)
+    await see(bench, spec.id, lambda s: s.reason == "shutdown")
+    await asyncio.sleep(0)
+    assert {event.reason for event in heard} >= {"booted", "io_error", "crashed", "shutdown"}
+
+
+async def test_one_disk_in_two_guests_is_caught(bench: FakeBench) -> None:
+    await boot(bench, bench.spec())
+    twin = domain("vm-0000000000000002")
+    await bench.driver.define(twin)
+    with pytest.raises(Fatal, match="two guests on the same disk"):
+        await bench.driver.act(twin.id, Act.START)
+
+
+async def test_devices_can_be_demanded(tmp_path: Path) -> None:
+    made = FakeBench(tmp_path, FakeHypervisorConfig(check_devices=True))
+    await made.driver.open()
+    spec = made.spec()
+    await made.driver.define(spec)
+    with pytest.raises(Retry, match=r"/run/root\.sock"):
+        await made.driver.act(spec.id, Act.START)
+    made.driver.host.sockets.add("/run/root.sock")
+    await made.driver.act(spec.id, Act.START)
+    await made.driver.act(spec.id, Act.DESTROY)
+
+
+async def test_a_deaf_guest_does_not_hear_the_button(tmp_path: Path) -> None:
+    made = FakeBench(tmp_path, FakeHypervisorConfig(deaf_guests=True))
+    await made.driver.open()
+    spec = made.spec()
+    await boot(made, spec)
+    await made.driver.act(spec.id, Act.SHUTDOWN)
+    assert made.driver.host.domains[spec.id].clock is not None
+    (state,) = await made.driver.domains()
+    assert state.power is Power.RUNNING
+    await made.driver.act(spec.id, Act.DESTROY)
