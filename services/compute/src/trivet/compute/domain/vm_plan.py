@@ -21,6 +21,7 @@ from trivet.contracts.resource import Phase
 CONTROLLER = "controller"
 NODE = "node"
 LOOK_S = 2.0
+GOING_LOOK_S = 0.5
 SLOW_LOOK_S = 15.0
 
 
@@ -170,7 +171,7 @@ _RULES: tuple[_Rule, ...] = (
         lambda vm, w: _deleting(vm) and not w.removed,
         Step.TELL,
         lambda vm, w: Told("Deletable", "false", "PartsRemain", w.removal),
-        LOOK_S,
+        GOING_LOOK_S,
     ),
     _Rule("delete", "nothing is left of it", lambda vm, w: _deleting(vm), Step.REMOVE),
     _Rule(

@@ -72,7 +72,7 @@ def restart_condition(vm: Vm) -> Condition:
         type="RestartNeeded",
         status="true",
         reason="HardwareChanged",
-        message=f"runs with {_told(has)}; {_told(asked)} take effect when it is stopped and started",
+        message=f"runs with {_told(has)}; {_told(asked)} take effect at its next start",
     )
 
 

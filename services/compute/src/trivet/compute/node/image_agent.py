@@ -16,7 +16,7 @@ from pathlib import Path
 from trivet.compute.domain.image_plan import NODE, holder_of, volume_name, volume_request
 from trivet.compute.node.progress import ProgressTeller
 from trivet.contracts.compute.image import Image
-from trivet.contracts.compute.image_source import ImageFacts, ImageSource, ImageWriter
+from trivet.contracts.compute.image_source import ImageFacts, ImageSource, ImageWriter, Progress
 from trivet.contracts.endpoint import DeleteRequest, GetRequest
 from trivet.contracts.errors import (
     INVALID,
@@ -47,6 +47,10 @@ VOLUME_WAIT_S = 5.0
 FOREVER_S = 86400.0 * 365
 
 
+class NotHereError(Refused):
+    """The source is a file, and not on this node: another one may have it."""
+
+
 class ImageAgent:
     """Imports images on this node."""
 
@@ -59,6 +63,7 @@ class ImageAgent:
         folder: Path,
     ) -> None:
         self._runtime = service.runtime
+        self._assignments = service.assignments
         self._images = images
         self._sources = sources
         self._writers = writers
@@ -129,7 +134,7 @@ class ImageAgent:
             into = self._folder / image.meta.id
             into.mkdir(parents=True, exist_ok=True)
             source = self._source_for(image)
-            path = await source.fetch(image.spec.source, into, progress.part(0, 50))
+            path = await self._fetch(source, image, into, progress.part(0, 50))
             writer, facts = await self._look(path)
             if image.spec.sha256 is not None and facts.sha256 != image.spec.sha256:
                 raise Refused(
@@ -146,6 +151,16 @@ class ImageAgent:
             )
         await self._clean(image, remove_volume=False)
         await self._write(image, lambda i: _ready(i, volume, facts))
+
+    async def _fetch(
+        self, source: ImageSource, image: Image, into: Path, progress: Progress
+    ) -> Path:
+        try:
+            return await source.fetch(image.spec.source, into, progress)
+        except Refused as error:
+            if isinstance(error, NotHereError):
+                raise NotHereError(NOT_FOUND, error.detail, hint=error.hint) from error
+            raise
 
     def _source_for(self, image: Image) -> ImageSource:
         for source in self._sources:
@@ -261,11 +276,12 @@ class ImageAgent:
             return changed.with_meta(finalizers=finalizers)
 
         await self._images.mutate(self._images.key_of(image), let_go)
+        await self._assignments.release(self._runtime.node, "image", image.meta.id)
 
 
 def _ready(image: Image, volume: Volume, facts: ImageFacts) -> Image:
     done = Condition(type="Imported", status="true", reason="Done")
-    ready = image.with_status(
+    return image.with_status(
         phase=Phase.READY,
         volume=volume.meta.name,
         virtual_size_bytes=facts.virtual_size_bytes,
@@ -275,7 +291,6 @@ def _ready(image: Image, volume: Volume, facts: ImageFacts) -> Image:
         observed_generation=image.meta.generation,
         conditions=(*(c for c in image.status.conditions if c.type != "Imported"), done),
     )
-    return ready
 
 
 @contextlib.contextmanager

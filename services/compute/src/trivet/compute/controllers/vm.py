@@ -1,0 +1,221 @@
+"""The duty of the leader towards VMs: a node, parts and an agent for each; none when it goes.
+
+It looks, plans by `domain/vm_plan.py`, does the one step that the plan names, and looks again.
+A second leader at the same time does the same steps, which are all claims, compare-and-swaps
+or repeatable calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from trivet.compute.controllers.vm_parts import VmParts
+from trivet.compute.controllers.vm_placement import VmPlacement
+from trivet.compute.domain import vm_status
+from trivet.compute.domain.vm_parts import Part, disks_of, nics_of
+from trivet.compute.domain.vm_plan import CONTROLLER, NODE, Step, Told, VmPlan, World, plan
+from trivet.contracts.compute.image import Image
+from trivet.contracts.compute.node import Node
+from trivet.contracts.compute.vm import Power, Vm
+from trivet.contracts.resource import Condition, Phase
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+
+log = logging.getLogger(__name__)
+
+WORKERS = 32
+STEPS_BOUND = 20
+RESYNC_S = 60.0
+NO_NODE_LOOK_S = 10.0
+
+
+class VmController:
+    """Keeps VMs placed, whole and handed over."""
+
+    def __init__(
+        self,
+        service: Service,
+        vms: Collection[Vm],
+        nodes: Collection[Node],
+        images: Collection[Image],
+        placement: VmPlacement,
+        parts: VmParts,
+    ) -> None:
+        self._runtime = service.runtime
+        self._assignments = service.assignments
+        self._vms = vms
+        self._nodes = nodes
+        self._images = images
+        self._placement = placement
+        self._parts = parts
+        self._reconciler = Reconciler(
+            "vm controller",
+            self.reconcile,
+            clock=self._runtime.clock,
+            keys=vms.keys,
+            bound=WORKERS,
+            resync_s=RESYNC_S,
+        )
+        self._waiting: set[str] = set()
+        vms.on_change(self._vm_changed)
+        nodes.on_change(self._node_changed)
+        images.on_change(self._image_changed)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    def _vm_changed(self, key: str) -> None:
+        vm = self._vms.by_key(key)
+        if vm is not None and (vm.status.node is None or vm.meta.deleting_at is not None):
+            self._waiting.add(key)
+        else:
+            self._waiting.discard(key)
+        self._reconciler.wake(key)
+
+    def _node_changed(self, key: str) -> None:
+        """Room may have come for a VM without a node; a node's loss may let one go."""
+        for waiting in self._waiting:
+            self._reconciler.wake(waiting)
+
+    def _image_changed(self, key: str) -> None:
+        image = self._images.by_key(key)
+        if image is None:
+            return
+        for vm in self._vms.list(image.meta.project):
+            if vm.spec.image == image.meta.name and NODE not in vm.meta.finalizers:
+                self._reconciler.wake(self._vms.key_of(vm))
+
+    async def reconcile(self, key: str) -> float | None:
+        """Bring one VM as far as it goes now; returns when to look again (seconds)."""
+        world = World()
+        for _ in range(STEPS_BOUND):
+            vm = await self._vms.fresh(key)
+            if vm is None:
+                return None
+            world = self._look(vm, world)
+            step = plan(vm, world)
+            if step.told is not None:
+                vm = await self._tell(vm, step.told) or vm
+            ended, world, look_s = await self._do(vm, step, world)
+            if ended:
+                return look_s
+        log.warning("%s is not settled after %d steps", key, STEPS_BOUND)
+        return 1.0
+
+    def _look(self, vm: Vm, world: World) -> World:
+        image = self._images.get(vm.spec.image, vm.meta.project) if vm.spec.image else None
+        node = self._nodes.get(vm.status.node) if vm.status.node else None
+        return replace(world, image=image, node=node)
+
+    async def _do(self, vm: Vm, step: VmPlan, world: World) -> tuple[bool, World, float | None]:
+        """Do the step; whether this pass ends with it, the world known then, the next look."""
+        match step.step:
+            case Step.PLACE:
+                placed = await self._placement.place(vm)
+                nowhere = placed is None or placed.status.node is None
+                return nowhere, world, NO_NODE_LOOK_S
+            case Step.PROMISE:
+                fits = await self._placement.adjust(vm)
+                return not fits, world, NO_NODE_LOOK_S
+            case Step.MAKE_PARTS:
+                return False, replace(world, parts=await self._make_parts(vm, world)), None
+            case Step.ASSIGN:
+                await self._assign(vm)
+                return True, world, step.look_s
+            case Step.ABANDON_NODE:
+                await self._abandon(vm)
+                return False, world, None
+            case Step.REMOVE_PARTS:
+                removal = await self._parts.remove(vm)
+                return False, replace(world, removed=not removal, removal=removal), None
+            case Step.REMOVE:
+                await self._remove(vm)
+        return True, world, step.look_s
+
+    async def _make_parts(self, vm: Vm, world: World) -> tuple[Part, ...]:
+        assert vm.status.node is not None
+        parts = await self._parts.ensure(vm, world.image, vm.status.node)
+        by_name = {p.name: p for p in parts if p.kind == "port"}
+
+        def record(current: Vm) -> Vm:
+            nics = nics_of(current, by_name)
+            addresses = tuple(a for nic in nics for a in nic.addresses)
+            return current.with_status(disks=disks_of(current), nics=nics, addresses=addresses)
+
+        await self._vms.mutate(self._vms.key_of(vm), record)
+        return parts
+
+    async def _assign(self, vm: Vm) -> None:
+        """Hand the VM over to its node's agent: on record in the VM first, then the pointer."""
+        now = self._runtime.clock.now()
+        ready = Condition(type="PartsReady", status="true", reason="Ready")
+        image_ready = Condition(type="ImageReady", status="true", reason="Ready")
+
+        def hold(current: Vm) -> Vm:
+            if current.meta.deleting_at is not None or NODE in current.meta.finalizers:
+                return current
+            told = vm_status.tell(current, ready, now).with_status(phase=Phase.PENDING)
+            if current.spec.image is not None:
+                told = vm_status.tell(told, image_ready, now)
+            return told.with_meta(finalizers=(*current.meta.finalizers, NODE))
+
+        held = await self._vms.mutate(self._vms.key_of(vm), hold)
+        if held is None or held.status.node is None or NODE not in held.meta.finalizers:
+            return
+        await self._assignments.assign(
+            held.status.node, "vm", held.meta.id, self._vms.key_of(held), held.meta.generation
+        )
+
+    async def _abandon(self, vm: Vm) -> None:
+        """Leave a node behind that is gone for good. The pointer stays: should the node come
+        back after all, it tells it that the VM was deleted."""
+        log.warning("%s is let go without its node %s, which was deleted", vm, vm.status.node)
+
+        def abandon(current: Vm) -> Vm:
+            finalizers = tuple(f for f in current.meta.finalizers if f != NODE)
+            gone = current.with_status(node=None, power=Power.UNKNOWN)
+            return gone.with_meta(finalizers=finalizers)
+
+        if vm.status.node is not None:
+            await self._placement.withdraw(vm.status.node, vm.meta.id)
+        await self._vms.mutate(self._vms.key_of(vm), abandon)
+
+    async def _remove(self, vm: Vm) -> None:
+        if vm.status.node is not None:
+            await self._assignments.release(vm.status.node, "vm", vm.meta.id)
+        for node in self._nodes.list():
+            if vm.meta.id in node.status.promises:
+                await self._placement.withdraw(node.meta.name, vm.meta.id)
+
+        def release(current: Vm) -> Vm:
+            if current.meta.id != vm.meta.id:
+                return current
+            finalizers = tuple(f for f in current.meta.finalizers if f != CONTROLLER)
+            return current.with_meta(finalizers=finalizers)
+
+        gone = await self._vms.mutate(self._vms.key_of(vm), release)
+        if gone is not None and gone.meta.id == vm.meta.id and not gone.meta.finalizers:
+            await self._vms.remove(gone)
+
+    async def _tell(self, vm: Vm, told: Told) -> Vm | None:
+        now = self._runtime.clock.now()
+        condition = Condition.model_validate(
+            {
+                "type": told.type,
+                "status": told.status,
+                "reason": told.reason,
+                "message": told.message,
+            }
+        )
+
+        def change(current: Vm) -> Vm:
+            if told.phase is not None and current.meta.deleting_at is None:
+                current = current.with_status(
+                    phase=told.phase, observed_generation=current.meta.generation
+                )
+            return vm_status.tell(current, condition, now)
+
+        return await self._vms.mutate(self._vms.key_of(vm), change)

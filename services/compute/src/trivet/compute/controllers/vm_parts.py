@@ -1,0 +1,126 @@
+"""Makes and removes the volumes and ports of a VM, at the services that own them.
+
+Both are repeatable: what is there under the VM's ownership is taken as it is, what is there
+under another's is a refusal, and what goes is found by its owner and not by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from trivet.compute.domain.vm_parts import Part, port_requests, volume_requests
+from trivet.contracts.compute.image import Image
+from trivet.contracts.compute.vm import Vm
+from trivet.contracts.endpoint import (
+    CreateRequest,
+    Crud,
+    DeleteRequest,
+    GetRequest,
+    ListRequest,
+    Page,
+)
+from trivet.contracts.errors import NAME_TAKEN, NOT_FOUND, Refused, TrivetError
+from trivet.contracts.network.endpoints.ports import CRUD as PORTS
+from trivet.contracts.network.port import PortStatus
+from trivet.contracts.resource import AnyResource, Phase
+from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
+from trivet.runtime.call import Client
+
+SETTLE_S = 3.0
+PAGE = 1000
+
+
+class VmParts:
+    """The parts of VMs."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def ensure(self, vm: Vm, image: Image | None, node: str) -> tuple[Part, ...]:
+        """Make what is missing; how all parts are, volumes first, in order."""
+        first = not vm.status.disks and not vm.status.nics
+        volumes = [self._one(VOLUMES, r, first) for r in volume_requests(vm, image)]
+        ports = [self._one(PORTS, r, first) for r in port_requests(vm, node)]
+        return tuple(await asyncio.gather(*volumes, *ports))
+
+    async def _one(self, crud: Crud[Any], request: CreateRequest[Any], first: bool) -> Part:
+        kind, name = crud.kind.name, request.meta.name
+        try:
+            found = await self._create_and_get(crud, request, first)
+        except Refused as error:
+            return Part(kind, name, ready=False, refused=True, message=_told(error))
+        except TrivetError as error:
+            return Part(kind, name, ready=False, message=error.detail)
+        assert request.owner is not None
+        owner = found.meta.owner
+        if owner is None or owner.id != request.owner.id:
+            taken = f"the name is taken by another {kind}"
+            return Part(kind, name, ready=False, refused=True, message=taken)
+        return _part(kind, found)
+
+    async def _create_and_get(
+        self, crud: Crud[Any], request: CreateRequest[Any], first: bool
+    ) -> AnyResource:
+        """The part as it is, made if it is not there; waits a little for it to settle."""
+        asked = GetRequest(project=request.meta.project, name=request.meta.name, settle_s=SETTLE_S)
+        if not first:
+            try:
+                return await self._get(crud, asked)
+            except Refused as error:
+                if error.code is not NOT_FOUND:
+                    raise
+        try:
+            await self._client.call(crud.create, request)
+        except Refused as error:
+            if error.code is not NAME_TAKEN:
+                raise
+        return await self._get(crud, asked)
+
+    async def _get(self, crud: Crud[Any], asked: GetRequest) -> AnyResource:
+        found: AnyResource = await self._client.call(crud.get, asked)
+        return found
+
+    async def remove(self, vm: Vm) -> str:
+        """Delete all parts; what remains and why, as a sentence ('' when all are gone)."""
+        volumes, ports = await asyncio.gather(
+            self._remove_all(VOLUMES, vm), self._remove_all(PORTS, vm)
+        )
+        return "; ".join((*volumes, *ports))
+
+    async def _remove_all(self, crud: Crud[Any], vm: Vm) -> list[str]:
+        errors: dict[str, str] = {}
+        for part in await self._owned(crud, vm):
+            name = part.meta.name
+            try:
+                if part.meta.deleting_at is None:
+                    request = DeleteRequest(project=part.meta.project, name=name)
+                    await self._client.call(crud.delete, request)
+            except Refused as error:
+                if error.code is not NOT_FOUND:
+                    errors[name] = error.detail
+        left = [part.meta.name for part in await self._owned(crud, vm)]
+        return [f"{crud.kind.name} {n}: {errors.get(n, 'is being deleted')}" for n in left]
+
+    async def _owned(self, crud: Crud[Any], vm: Vm) -> list[AnyResource]:
+        request = ListRequest(project=vm.meta.project, owner=vm.meta.id, limit=PAGE)
+        page: Page[Any] = await self._client.call(crud.list, request)
+        return list(page.items)
+
+
+def _part(kind: str, found: AnyResource) -> Part:
+    phase, status = found.status.phase, found.status
+    said = "; ".join(c.message for c in status.conditions if c.status != "true" and c.message)
+    return Part(
+        kind,
+        found.meta.name,
+        ready=phase in (Phase.READY, Phase.DEGRADED) and found.meta.deleting_at is None,
+        refused=phase is Phase.FAILED,
+        message=said or f"is {phase}",
+        mac=status.mac if isinstance(status, PortStatus) else None,
+        addresses=status.addresses if isinstance(status, PortStatus) else (),
+    )
+
+
+def _told(error: TrivetError) -> str:
+    return error.detail + (f" ({error.hint})" if error.hint else "")

@@ -1,0 +1,105 @@
+"""The common operations on VMs: what a VM names must be there, and what can't change doesn't.
+
+What is not compute's own is asked of its owner, each name once and all at the same time; where
+an owner can't be asked, the answer is to try again, never to hope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+from trivet.compute.domain.power import edited
+from trivet.compute.domain.vm_parts import check_names
+from trivet.compute.domain.vm_plan import CONTROLLER
+from trivet.compute.parts import Parts
+from trivet.contracts.compute.endpoints.vms import CRUD
+from trivet.contracts.compute.vm import Vm, VmSpec
+from trivet.contracts.endpoint import Crud, GetRequest
+from trivet.contracts.errors import NOT_FOUND, REFERENCE, FieldError, Refused
+from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
+from trivet.contracts.resource import AnyResource
+from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
+from trivet.runtime.crud import Hooks, immutable, serve_crud
+from trivet.runtime.service import Service
+
+IMMUTABLE_FIELDS = ("image", "clone", "disks", "nics", "firmware")
+
+
+def wire(service: Service, parts: Parts) -> None:
+    """Answer the common operations on VMs."""
+
+    async def admit(before: Vm | None, after: Vm) -> Vm:
+        edited(before.spec.power if before else None, after.spec.power)
+        unknown: list[FieldError] = []
+        if before is None:
+            check_names(after.meta.name, after.spec)
+            unknown += await _unknown(parts, after)
+        else:
+            immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
+        if before is None or before.spec.placement != after.spec.placement:
+            unknown += _unknown_nodes(parts, after.spec)
+        if unknown:
+            named = "; ".join(error.message for error in unknown)
+            raise Refused(REFERENCE, named, errors=tuple(unknown))
+        return after
+
+    serve_crud(service, CRUD, Hooks[Vm](admit=admit, finalizers=(CONTROLLER,)))
+
+
+async def _unknown(parts: Parts, vm: Vm) -> list[FieldError]:
+    """What the VM names and is not there, at compute itself and at other services."""
+    project, spec = vm.meta.project, vm.spec
+    asked: dict[tuple[str, str], Awaitable[FieldError | None]] = {}
+    if spec.image is not None:
+        asked["image", spec.image] = _image(parts, spec.image, project)
+    for i, nic in enumerate(spec.nics):
+        where = f"spec.nics.{i}"
+        named: list[tuple[Crud[Any], str]] = [(NETWORKS, nic.network)]
+        named += [(GROUPS, group) for group in nic.security_groups]
+        for crud, name in named:
+            if (crud.kind.name, name) not in asked:
+                asked[crud.kind.name, name] = _asked(parts, crud, name, project, where)
+    found = await asyncio.gather(*asked.values())
+    return [error for error in found if error is not None]
+
+
+async def _image(parts: Parts, name: str, project: str | None) -> FieldError | None:
+    image = await parts.images.fresh(parts.images.kind.key(project, name))
+    if image is not None and image.meta.deleting_at is None:
+        return None
+    known = ", ".join(i.meta.name for i in parts.images.list(project)[:10]) or "none yet"
+    return FieldError(
+        where="spec.image", message=f"there is no image {name}", accepted=f"one of: {known}"
+    )
+
+
+async def _asked(
+    parts: Parts, crud: Crud[Any], name: str, project: str | None, where: str
+) -> FieldError | None:
+    """Ask the owner of a kind whether that one is there; raises `Retry` where it can't say."""
+    try:
+        found: AnyResource = await parts.runtime.client.call(
+            crud.get, GetRequest(project=project, name=name)
+        )
+    except Refused as error:
+        if error.code is not NOT_FOUND:
+            raise
+        return FieldError(where=where, message=f"there is no {crud.kind.name} {name}")
+    if found.meta.deleting_at is not None:
+        return FieldError(where=where, message=f"{crud.kind.name} {name} is being deleted")
+    return None
+
+
+def _unknown_nodes(parts: Parts, spec: VmSpec) -> list[FieldError]:
+    known = {node.meta.name for node in parts.nodes.list()}
+    return [
+        FieldError(
+            where=f"spec.placement.nodes.{i}",
+            message=f"there is no node {name}",
+            accepted=f"one of: {', '.join(sorted(known))}",
+        )
+        for i, name in enumerate(spec.placement.nodes)
+        if name not in known
+    ]

@@ -1,0 +1,40 @@
+"""What bootstrap makes and the endpoints are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivet.compute.node.vm_agent import VmAgent
+from trivet.contracts.compute.hypervisor import Hypervisor
+from trivet.contracts.compute.image import Image
+from trivet.contracts.compute.node import Node
+from trivet.contracts.compute.vm import Vm
+from trivet.contracts.errors import DELETING, Refused
+from trivet.runtime.collection import Collection
+from trivet.runtime.crud import not_found
+from trivet.runtime.service import Runtime
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The compute service's own things."""
+
+    runtime: Runtime
+    vms: Collection[Vm]
+    nodes: Collection[Node]
+    images: Collection[Image]
+    hypervisor: Hypervisor
+    agent: VmAgent
+
+    async def vm(self, name: str, project: str | None) -> Vm:
+        """The VM of that name as the store has it; raises `Refused(NOT_FOUND)`."""
+        found = await self.vms.fresh(self.vms.kind.key(project, name))
+        if found is None:
+            raise not_found(self.vms.kind, name, project)
+        return found
+
+
+def not_deleting(vm: Vm) -> None:
+    """Raises `Refused(DELETING)` where the VM is being deleted."""
+    if vm.meta.deleting_at is not None:
+        raise Refused(DELETING, f"vm {vm.meta.name} is being deleted")
