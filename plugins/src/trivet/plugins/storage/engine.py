@@ -14,6 +14,7 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,6 +57,8 @@ from trivet.plugins.storage.replica_file import (
 )
 
 PROGRAMS = ("nbdkit", "qemu-storage-daemon", "mkfs.xfs", "mount", "umount", "blkid", "wipefs")
+COPIERS = 4
+"""Threads for what blocks on disks, so that copying never holds up commands."""
 SOCKET_PATH_MAX = 107
 """What a unix socket's path may have, in bytes, on Linux."""
 
@@ -74,6 +77,7 @@ class QemuBlockEngine:
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = threading.Event()
+        self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="replica")
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -102,6 +106,7 @@ class QemuBlockEngine:
     async def close(self) -> None:
         """Stop copies under way; servers, graphs and mounts stay."""
         self._stop.set()
+        await asyncio.to_thread(self._copiers.shutdown)
 
     # --- pools -----------------------------------------------------------------------------
 
@@ -328,7 +333,7 @@ class QemuBlockEngine:
     async def _thread(self, act: Callable[[], None]) -> None:
         """Do what blocks; a full file system is a `Retry`, other trouble of the OS `Fatal`."""
         try:
-            await asyncio.to_thread(act)
+            await asyncio.get_running_loop().run_in_executor(self._copiers, act)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Retry(NO_SPACE, f"the pool on {self._context.node} is full") from error

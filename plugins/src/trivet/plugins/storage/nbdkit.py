@@ -78,7 +78,7 @@ async def start_replica_server(folder: Path, volume: ResourceId, epoch: int, dat
         "exportname-strict=true",
         "exportname-list=explicit",
         f"exportname={export_name(volume, epoch)}",
-        timeout_s=30,
+        timeout_s=30.0,
     )
 
 

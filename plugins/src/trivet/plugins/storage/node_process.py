@@ -12,6 +12,8 @@ import asyncio
 import os
 import select
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,25 +43,34 @@ class Outcome:
 
 
 async def attempt(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
-    """Run a command to its end, in a session of its own; killed when it takes too long."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    """Run a command to its end, in a session of its own; killed when it takes too long.
+
+    It writes to files and not to pipes, since a daemon that it leaves behind may keep copies
+    of those open for ever.
+    """
+
+    def act() -> Outcome:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=timeout_s,
+                start_new_session=True,
+                check=False,
+            )
+            for file in (out, err):
+                file.seek(0)
+            said = err.read().decode(errors="replace").strip()
+            return Outcome(done.returncode, out.read().decode(errors="replace"), said)
+
     try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
-    except BaseException as error:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise Fatal(DRIVER_FAILED, f"{argv[0]} took over {timeout_s:.0f} s") from error
-        raise
-    return Outcome(process.returncode or 0, out.decode(errors="replace"), err.decode().strip())
+        return await asyncio.to_thread(act)
+    except subprocess.TimeoutExpired as error:
+        raise Fatal(DRIVER_FAILED, f"{argv[0]} took over {timeout_s:.0f} s") from error
+    except OSError as error:
+        raise Fatal(DRIVER_FAILED, f"{argv[0]} did not start: {error}") from error
 
 
 async def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
