@@ -1,0 +1,193 @@
+"""From what a node is to carry and what it carries to the steps between: a pure function.
+
+In three parts, for a port passes traffic only when its firewall stands. `prepare` removes what
+is not wanted and makes the rest, with new or changed taps down; then the shell has the
+firewall put in force; `unlock` raises the taps it names. A tap that is up and alike stays up:
+a guest is not cut because something else is being changed.
+
+Order is safety: what is not wanted goes first, taps before gateways before segments, so that
+nothing is ever plugged beside a leftover that has its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trivet.contracts.model import ResourceId
+from trivet.contracts.network.gateway_driver import DhcpNetwork, GatewayLeg
+from trivet.contracts.network.switch import Plug, RemoteStation, Segment
+from trivet.network.domain.segments import Wanted
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the drivers see. DHCP servers and remote guests can't be read back in full: `dhcp`
+    and `stations` are what this agent last asked for with success, of what is served still."""
+
+    segments: tuple[Segment, ...] = ()
+    plugs: tuple[Plug, ...] = ()
+    legs: tuple[GatewayLeg, ...] = ()
+    served: tuple[ResourceId, ...] = ()
+    dhcp: Mapping[ResourceId, DhcpNetwork] = field(default_factory=dict)
+    stations: Mapping[int, tuple[RemoteStation, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EnsureSegment:
+    """Make a segment as it says."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class SetStations:
+    """Make these the remote guests of a segment."""
+
+    vni: int
+    stations: tuple[RemoteStation, ...]
+
+
+@dataclass(frozen=True)
+class EnsureLeg:
+    """Make a gateway's leg as it says."""
+
+    leg: GatewayLeg
+
+
+@dataclass(frozen=True)
+class EnsureDhcp:
+    """Serve a network as it says."""
+
+    network: DhcpNetwork
+
+
+@dataclass(frozen=True)
+class EnsurePlug:
+    """Make a tap as it says."""
+
+    plug: Plug
+
+
+@dataclass(frozen=True)
+class RemovePlug:
+    """Remove a tap."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class RemoveDhcp:
+    """Stop serving a network."""
+
+    network: ResourceId
+
+
+@dataclass(frozen=True)
+class RemoveLeg:
+    """Remove a gateway's leg."""
+
+    network: ResourceId
+
+
+@dataclass(frozen=True)
+class RemoveSegment:
+    """Remove a segment."""
+
+    vni: int
+
+
+Action = (
+    EnsureSegment
+    | SetStations
+    | EnsureLeg
+    | EnsureDhcp
+    | EnsurePlug
+    | RemovePlug
+    | RemoveDhcp
+    | RemoveLeg
+    | RemoveSegment
+)
+
+
+def prepare(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
+    """Everything but raising taps that are down."""
+    return (*_removals(wanted, observed), *_networks(wanted, observed), *_taps(wanted, observed))
+
+
+def unlock(
+    wanted: Wanted, observed: Observed, protected: Mapping[ResourceId, int]
+) -> tuple[EnsurePlug, ...]:
+    """Raise the taps whose firewall is in force at their generation.
+
+    `observed` is from after `prepare`: a tap that could not be made is not raised either.
+    """
+    there = {p.device: p for p in observed.plugs}
+    return tuple(
+        EnsurePlug(plug)
+        for plug in wanted.plugs
+        if protected.get(plug.port, 0) >= plug.generation
+        and there.get(plug.device) == plug.model_copy(update={"up": False})
+    )
+
+
+def ready(
+    wanted: Wanted, observed: Observed, protected: Mapping[ResourceId, int]
+) -> frozenset[ResourceId]:
+    """The ports that are as asked, up, and protected at their generation."""
+    there = set(observed.plugs)
+    return frozenset(
+        plug.port
+        for plug in wanted.plugs
+        if plug in there and protected.get(plug.port, 0) >= plug.generation
+    )
+
+
+def _removals(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
+    devices = {p.device for p in wanted.plugs}
+    served = {n.network for n in wanted.dhcp}
+    legs = {leg.network for leg in wanted.legs}
+    vnis = {s.vni for s in wanted.segments}
+    return (
+        *(RemovePlug(p.device) for p in observed.plugs if p.device not in devices),
+        *(RemoveDhcp(n) for n in observed.served if n not in served),
+        *(RemoveLeg(leg.network) for leg in observed.legs if leg.network not in legs),
+        *(RemoveSegment(s.vni) for s in observed.segments if s.vni not in vnis),
+    )
+
+
+def _networks(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
+    dhcp = {n: observed.dhcp[n] for n in observed.served if n in observed.dhcp}
+    return (
+        *(EnsureSegment(s) for s in wanted.segments if s not in observed.segments),
+        *(
+            SetStations(vni, stations)
+            for vni, stations in sorted(wanted.stations.items())
+            if observed.stations.get(vni, ()) != stations
+        ),
+        *(EnsureLeg(leg) for leg in wanted.legs if leg not in observed.legs),
+        *(EnsureDhcp(n) for n in wanted.dhcp if dhcp.get(n.network) != n),
+    )
+
+
+def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
+    """New taps come down. A tap that is up stays up through a change of its MTU or its
+    generation (its firewall follows), but not of who it is or of where it is plugged."""
+    there = {p.device: p for p in observed.plugs}
+    actions: list[Action] = []
+    for plug in wanted.plugs:
+        present = there.get(plug.device)
+        up = present is not None and present.up and _same_guest(present, plug)
+        asked = plug.model_copy(update={"up": up})
+        if present != asked:
+            actions.append(EnsurePlug(asked))
+    return tuple(actions)
+
+
+def _same_guest(present: Plug, plug: Plug) -> bool:
+    return (present.port, present.vni, present.mac, present.addresses) == (
+        plug.port,
+        plug.vni,
+        plug.mac,
+        plug.addresses,
+    )

@@ -1,0 +1,49 @@
+"""What a port's status says, from what was seen on its node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from trivet.contracts.network.port import Port
+from trivet.contracts.resource import Condition, Phase
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A port as its node's agent sees it. `problem`: why it is not ready; `where` it failed:
+    `Plugged` or `Protected`."""
+
+    node: str
+    device: str
+    mtu: int
+    plugged: bool
+    ready: bool
+    where: str = ""
+    problem: str = ""
+
+
+def status_after(port: Port, seen: Seen, now: datetime) -> Port:
+    """The port with a status that says what was seen."""
+    plugged = _condition("Plugged", seen.plugged, seen.where, seen.problem)
+    protected = _condition("Protected", seen.ready, seen.where, seen.problem)
+    status = port.status.with_condition(plugged, now).with_condition(protected, now)
+    changes: dict[str, object] = {
+        "node": seen.node if seen.plugged else None,
+        "device": seen.device if seen.plugged else None,
+        "mtu": seen.mtu,
+    }
+    if seen.ready:
+        changes |= {"phase": Phase.READY, "observed_generation": port.meta.generation}
+    elif port.status.phase is Phase.READY:
+        # It was ready for an older spec, and passes traffic by that one still.
+        changes |= {"phase": Phase.DEGRADED if seen.problem else Phase.READY}
+    return port.model_copy(update={"status": status}).with_status(**changes)
+
+
+def _condition(type_: str, holds: bool, where: str, problem: str) -> Condition:
+    if holds:
+        return Condition(type=type_, status="true", reason=type_)
+    if where == type_ and problem:
+        return Condition(type=type_, status="false", reason="Failed", message=problem)
+    return Condition(type=type_, status="false", reason="Waiting")
