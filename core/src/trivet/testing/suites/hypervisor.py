@@ -76,7 +76,18 @@ async def see(
 async def hear(bench: HypervisorBench, heard: list[DomainEvent], power: Power, reason: str) -> None:
     """Wait for an event."""
     async with asyncio.timeout(bench.patience_s):
-        while not any(event.power is power and event.reason == reason for event in heard):
+        while True:
+            if any(event.power is power and event.reason == reason for event in heard):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+async def reach(bench: HypervisorBench, there: bool) -> None:
+    """Wait until the hypervisor answers, or until it is known to be away."""
+    async with asyncio.timeout(bench.patience_s):
+        while True:
+            if await _is_away(bench.driver) is not there:
+                return
             await asyncio.sleep(LOOK_S)
 
 

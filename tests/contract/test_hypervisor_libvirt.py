@@ -1,0 +1,205 @@
+"""The libvirt driver obeys the law, with a libvirtd of its own and real guests under TCG."""
+
+import asyncio
+import os
+import signal
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from trivet.contracts.compute.hypervisor import Act, DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.vm import CpuTuning, Power
+from trivet.contracts.driver import DriverContext
+from trivet.contracts.model import ResourceId
+from trivet.host import libvirtd, tiny_image
+from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
+from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
+
+pytestmark = pytest.mark.root
+
+ID = ResourceId("vm-00000000000000c1")
+FOREIGN = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
+
+
+class LibvirtBench:
+    """A libvirtd in a folder, and a disk that qemu-nbd serves: both ours to kill."""
+
+    patience_s = 120.0
+
+    def __init__(self, folder: Path, image: Path) -> None:
+        self.folder = folder
+        self.described = libvirtd.describe(
+            folder / "libvirt", folder / "run/libvirt", str(uuid.uuid4())
+        )
+        context = DriverContext(node="n1", state_dir=folder / "state", run_dir=folder / "run")
+        config = LibvirtConfig(uri=self.described.uri, accel="tcg")
+        self.driver = LibvirtHypervisor(context, config)
+        self._image = image
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._disk: subprocess.Popen[bytes] | None = None
+
+    def spec(self, generation: int = 1) -> DomainSpec:
+        disk = DomainDisk(
+            name="root",
+            socket=str(self.folder / "disk.sock"),
+            export="root.e1",
+            serial="root",
+            boot_order=1,
+        )
+        return DomainSpec(
+            id=ID,
+            name="web-1",
+            project="p1",
+            generation=generation,
+            epoch=7,
+            vcpus=1,
+            memory_mib=128,
+            disks=(disk,),
+        )
+
+    async def open(self) -> None:
+        for folder in (*self.described.folders, self.folder / "state", self.folder / "run"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, text in self.described.files.items():
+            path.write_text(text)
+        self._serve_disk()
+        await self.restore()
+        await self.driver.open()
+
+    async def lose(self) -> None:
+        assert self._daemon is not None
+        self._daemon.kill()
+        await asyncio.to_thread(self._daemon.wait)
+
+    async def restore(self) -> None:
+        log = (self.folder / "libvirtd.log").open("ab")
+        self._daemon = subprocess.Popen(self.described.argv, stdout=log, stderr=log)
+        log.close()
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(self._answers):
+                await asyncio.sleep(0.1)
+
+    async def add_foreign(self) -> None:
+        (self.folder / "foreign.xml").write_text(FOREIGN)
+        self.virsh("define", str(self.folder / "foreign.xml"))
+
+    def virsh(self, *words: str) -> str:
+        done = subprocess.run(
+            ["virsh", "-q", "-c", self.described.uri, *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout
+
+    async def close(self) -> None:
+        for state in await self.driver.domains():
+            await self.driver.act(state.id, Act.DESTROY)
+        await self.driver.close()
+        for process in (self._daemon, self._disk):
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(process.wait, 30)
+
+    def _answers(self) -> bool:
+        try:
+            self.virsh("version")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def _serve_disk(self) -> None:
+        disk = self.folder / "disk.raw"
+        subprocess.run(["cp", "--sparse=always", self._image, disk], check=True)
+        os.truncate(disk, 256 * 1024 * 1024)
+        socket = self.folder / "disk.sock"
+        self._disk = subprocess.Popen(
+            ["qemu-nbd", "-t", "-f", "raw", "-x", "root.e1", "-k", socket, "--discard=unmap", disk]
+        )
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tv-img-"))
+    yield tiny_image.build(folder / "tiny.raw", Path("/var/tmp/trivet-tiny"), print)  # noqa: T201
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def bench(image: Path) -> AsyncIterator[LibvirtBench]:
+    folder = Path(tempfile.mkdtemp(prefix="tv-hv-"))  # short: sockets' paths are bounded
+    made = LibvirtBench(folder, image)
+    await made.open()
+    yield made
+    await made.close()
+    shutil.rmtree(folder)
+
+
+class TestLibvirt(HypervisorSuite):
+    """The law."""
+
+
+async def test_guests_outlive_the_driver_and_keep_their_data(bench: LibvirtBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    assert b"boots: 1\r\n" in await bench.driver.console_log(spec.id, 100_000)
+    await bench.driver.close()
+    context = DriverContext("n1", bench.folder / "state", bench.folder / "run")
+    bench.driver = LibvirtHypervisor(context, LibvirtConfig(uri=bench.described.uri, accel="tcg"))
+    await bench.driver.open()
+    assert (await see(bench, spec.id, lambda s: s.power is Power.RUNNING)).ready
+    await bench.driver.act(spec.id, Act.SHUTDOWN)
+    await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+    await boot(bench, spec)
+    assert b"boots: 2\r\n" in await bench.driver.console_log(spec.id, 100_000)
+
+
+async def test_a_killed_guest_reads_as_crashed(bench: LibvirtBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    (pid,) = (bench.folder / "run/libvirt/qemu").glob("*.pid")
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    ended = await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+    assert ended.reason == "crashed"
+
+
+async def test_a_lost_disk_pauses_the_guest(bench: LibvirtBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    assert bench._disk is not None
+    bench._disk.kill()
+    path = await bench.driver.console_path(spec.id)
+    _, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"dd if=/dev/zero of=/data/x bs=4096 count=1; sync\n")
+    await writer.drain()
+    paused = await see(bench, spec.id, lambda s: s.power is Power.PAUSED)
+    assert paused.reason == "io_error"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_card_is_a_device_made_by_others(bench: LibvirtBench) -> None:
+    device = f"tvt{os.getpid() % 10**8}"
+    subprocess.run(["ip", "tuntap", "add", device, "mode", "tap", "vnet_hdr"], check=True)
+    try:
+        nic = DomainNic(device=device, mac="52:54:00:aa:bb:cc", mtu=1400)
+        spec = bench.spec().model_copy(
+            update={"nics": (nic,), "cpu": CpuTuning(shares=512, pin=(0,)), "vcpus": 1}
+        )
+        await boot(bench, spec)
+        shown = subprocess.run(
+            ["ip", "-o", "link", "show", device], check=True, capture_output=True, text=True
+        ).stdout
+        assert "mtu 1400" in shown
+        assert "52:54:00:aa:bb:cc" in bench.virsh("domiflist", f"tv-{ID}")
+        await bench.driver.act(spec.id, Act.DESTROY)
+        subprocess.run(["ip", "link", "show", device], check=True, capture_output=True)
+    finally:
+        subprocess.run(["ip", "link", "del", device], check=True)
