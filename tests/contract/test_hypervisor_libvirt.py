@@ -23,8 +23,7 @@ from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
 pytestmark = pytest.mark.root
 
 ID = ResourceId("vm-00000000000000c1")
-WORK = Path("/var/tmp/trivet-tests")
-CAPABILITIES = WORK / f"capabilities-{os.getpid()}"
+CAPABILITIES = Path(tempfile.gettempdir()) / f"tv-capabilities-{os.getpid()}"
 FOREIGN = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory>
 <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
 
@@ -138,7 +137,7 @@ class LibvirtBench:
 @pytest.fixture(scope="module")
 def image() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="tv-img-"))
-    yield tiny_image.build(folder / "tiny.raw", WORK / "tiny", print)
+    yield tiny_image.build(folder / "tiny.raw", folder / "work", print)
     shutil.rmtree(folder)
     shutil.rmtree(CAPABILITIES, ignore_errors=True)
 

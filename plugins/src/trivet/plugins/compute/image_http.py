@@ -25,9 +25,8 @@ from trivet.contracts.compute.image_source import ImageSource, Progress
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import INVALID, UNAVAILABLE, Refused, Retry
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.model import GIB, MIB, Model
+from trivet.contracts.model import GIB, Model
 
-CHUNK_BYTES = MIB
 REDIRECTS = 5
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -185,7 +184,7 @@ class HttpSource:
     ) -> None:
         """Write what comes; a body shorter than announced counts as cut."""
         with _opened(download) as file:
-            async for chunk in response.aiter_raw(CHUNK_BYTES):
+            async for chunk in response.aiter_raw():
                 self._bound(download.done_bytes + len(chunk))
                 await asyncio.to_thread(file.write, chunk)
                 download.done_bytes += len(chunk)

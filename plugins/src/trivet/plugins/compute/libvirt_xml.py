@@ -29,7 +29,7 @@ SPARE_ROOT_PORTS = 8
 TB_CACHE_MIB = 32
 CPU_PERIOD_US = 100_000
 
-_SAFE_ID = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+_SAFE_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UUIDS = uuid.UUID("5f3c2b0e-8d0a-4a57-9f35-2b9a0c1d7e64")  # ours: ids become UUIDs within it
 
 
@@ -251,6 +251,6 @@ def _letters(index: int) -> str:
 
 
 def _safe(id_: ResourceId) -> str:
-    if not _SAFE_ID.match(id_):
+    if not _SAFE_ID.fullmatch(id_):
         raise Refused(INVALID, f"{id_!r} can't be the id of a domain")
     return id_
