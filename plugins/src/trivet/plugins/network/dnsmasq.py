@@ -80,14 +80,13 @@ class Dnsmasq:
             folder = self._folder(network.network)
             folder.mkdir(parents=True, exist_ok=True)
             record = read_record(folder / "record.json", ServerRecord)
-            alive = record is not None and _start_time(record.pid) == record.started
-            if alive and record is not None and _bare(record.network) == _bare(network):
+            if record is not None and await self._stays(record, network):
                 if record.network.hosts != network.hosts:
                     _write_hosts(folder, network)
                     os.kill(record.pid, signal.SIGHUP)
                 write_record(folder / "record.json", record.model_copy(update={"network": network}))
                 return
-            if alive and record is not None:
+            if record is not None:
                 await _stop(record)
             _write_hosts(folder, network)
             await self._start(folder, network)
@@ -112,6 +111,11 @@ class Dnsmasq:
             if record is not None and await _answers(record):
                 found.append(record.network.network)
         return tuple(found)
+
+    async def _stays(self, record: ServerRecord, network: DhcpNetwork) -> bool:
+        """Whether the server that is there can go on: only guests changed, and it answers (it
+        might hang, or sit in a namespace that was replaced by another of the same name)."""
+        return _bare(record.network) == _bare(network) and await _answers(record)
 
     def _lock(self, network: ResourceId) -> asyncio.Lock:
         return self._locks.setdefault(network, asyncio.Lock())
@@ -240,13 +244,22 @@ async def _until(look: Callable[[], int | None], limit_s: float) -> int | None:
 
 
 async def _answers(record: ServerRecord) -> bool:
-    if _start_time(record.pid) != record.started:
+    if _start_time(record.pid) != record.started or not _in_namespace(record):
         return False
     gateway = record.network.gateways[0]
     try:
         return await namespaces.inside(record.network.namespace, lambda: _query(gateway))
     except Refused:
         return False
+
+
+def _in_namespace(record: ServerRecord) -> bool:
+    try:
+        here = Path(f"/proc/{record.pid}/ns/net").stat()
+        there = (namespaces.FOLDER / record.network.namespace).stat()
+    except FileNotFoundError:
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _query(server: str) -> bool:

@@ -38,7 +38,7 @@ def overlapping(subnets: Iterable[str], others: Iterable[str]) -> tuple[str, str
     for text in subnets:
         mine = ip_network(text)
         for other in theirs:
-            if mine.version == other.version and mine.overlaps(other):  # type: ignore[arg-type]
+            if mine.version == other.version and mine.overlaps(other):
                 return text, str(other)
     return None
 

@@ -115,6 +115,16 @@ def prepare(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
     return (*_removals(wanted, observed), *_networks(wanted, observed), *_taps(wanted, observed))
 
 
+def forgotten(resources: int, observed: Observed) -> bool:
+    """Whether the store seems to have lost its memory rather than the guests their reason.
+
+    A port's record goes after its tap, so taps of ports while nothing at all is recorded mean
+    an empty (new, lost) store: then nothing is torn down, for the node is all that is left to
+    rebuild it from.
+    """
+    return resources == 0 and any(plug.port for plug in observed.plugs)
+
+
 def unlock(
     wanted: Wanted, observed: Observed, protected: Mapping[ResourceId, int]
 ) -> tuple[EnsurePlug, ...]:

@@ -12,9 +12,10 @@ from trivet.contracts.resource import Condition, Phase
 @dataclass(frozen=True)
 class Seen:
     """A port as its node's agent sees it. `problem`: why it is not ready; `where` it failed:
-    `Plugged` or `Protected`."""
+    `Plugged` or `Protected`. `generation` is the one that was looked at."""
 
     node: str
+    generation: int
     device: str
     mtu: int
     plugged: bool
@@ -34,7 +35,7 @@ def status_after(port: Port, seen: Seen, now: datetime) -> Port:
         "mtu": seen.mtu,
     }
     if seen.ready:
-        changes |= {"phase": Phase.READY, "observed_generation": port.meta.generation}
+        changes |= {"phase": Phase.READY, "observed_generation": seen.generation}
     elif port.status.phase is Phase.READY:
         # It was ready for an older spec, and passes traffic by that one still.
         changes |= {"phase": Phase.DEGRADED if seen.problem else Phase.READY}

@@ -1,0 +1,180 @@
+"""The node's agent: makes this node's links, gateways and DHCP what its ports need.
+
+The node is one object: everything on it is compared and mended in one pass (`node_plan`), woken
+by any change that may concern it, and from time to time anyway. A port passes traffic only
+after the firewall of this node said that it is protected at its generation; until then its tap
+is down, and the port says why. The firewall being away cuts nobody who was protected before.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trivet.contracts.errors import TrivetError
+from trivet.contracts.model import ResourceId
+from trivet.contracts.network.network import Network
+from trivet.contracts.network.port import Port
+from trivet.contracts.network.switch import Plug
+from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
+from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
+from trivet.contracts.security.firewall import Binding
+from trivet.network.domain import segments
+from trivet.network.domain.node_plan import Observed, forgotten, prepare, ready, unlock
+from trivet.network.domain.port_status import Seen, status_after
+from trivet.network.domain.segments import NodeView, Wanted
+from trivet.network.holdings import Holdings
+from trivet.network.node.effects import NodeEffects, Problems
+from trivet.network.node.vteps import Vteps
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+
+log = logging.getLogger(__name__)
+
+THE_NODE = "node"
+SOON_S = 1.0
+
+
+class NodeAgent:
+    """The network agent of one node."""
+
+    def __init__(
+        self,
+        service: Service,
+        networks: Collection[Network],
+        ports: Collection[Port],
+        holdings: Holdings,
+        effects: NodeEffects,
+        vteps: Vteps,
+    ) -> None:
+        self._runtime = service.runtime
+        self._networks = networks
+        self._ports = ports
+        self._holdings = holdings
+        self._effects = effects
+        self._vteps = vteps
+        self._answer: tuple[tuple[Binding, ...], ProtectResponse, float] | None = None
+        self._look_s = service.runtime.settings.network.look_s
+        self._reconciler = Reconciler(
+            "network node",
+            self._reconcile,
+            clock=self._runtime.clock,
+            keys=lambda: [THE_NODE],
+            bound=1,
+            resync_s=self._look_s,
+        )
+        ports.on_change(lambda _: self._reconciler.wake(THE_NODE))
+        networks.on_change(lambda _: self._reconciler.wake(THE_NODE))
+        vteps.on_change(lambda: self._reconciler.wake(THE_NODE))
+
+    async def run(self) -> None:
+        """Say where this node's tunnels end, then keep the node as wanted."""
+        await self._vteps.say(self._runtime.node, self._runtime.settings.network.vtep)
+        await self._reconciler.run()
+
+    def wanted(self) -> Wanted:
+        """What this node is to carry, as of the copies now."""
+        networks: dict[str, Network] = {n.meta.id: n for n in self._networks.list()}
+        namespace = self._effects.gateway.namespace
+        return segments.wanted(
+            NodeView(
+                node=self._runtime.node,
+                prefix=self._runtime.settings.prefix,
+                ports=tuple(self._ports.list()),
+                networks=networks,
+                vteps=self._vteps.addresses,
+                namespaces={id_: namespace(n.meta.id) for id_, n in networks.items()},
+            )
+        )
+
+    async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
+        """Whether `address` answers the network's gateway here."""
+        return await self._effects.gateway.ping(network, address, timeout_s)
+
+    async def _reconcile(self, _: str) -> float | None:
+        wanted = self.wanted()
+        before = await self._effects.observe()
+        if forgotten(len(self._networks.keys()) + len(self._ports.keys()), before):
+            log.warning("the store knows no port, this node has some: nothing is torn down")
+            return self._look_s
+        problems = await self._effects.apply(prepare(wanted, before))
+        after = await self._effects.observe()
+        answer = await self._protect(wanted.bindings)
+        raising = unlock(wanted, after, answer.protected)
+        if raising:
+            problems |= await self._effects.apply(raising)
+            after = await self._effects.observe()
+        ports_ready = ready(wanted, after, answer.protected)
+        for plug in wanted.plugs:
+            await self._tell(plug, after, answer, problems, plug.port in ports_ready)
+        await self._let_go(after)
+        waiting = len(ports_ready) < len(wanted.plugs)
+        return SOON_S if problems or waiting else None
+
+    async def _protect(self, bindings: tuple[Binding, ...]) -> ProtectResponse:
+        """What the firewall says of these ports; it is asked when they changed, when one is
+        not protected yet, and at each look."""
+        now = self._runtime.clock.monotonic()
+        if self._answer is not None:
+            asked, said, when = self._answer
+            whole = all(said.protected.get(b.port, 0) >= b.generation for b in bindings)
+            if asked == bindings and whole and now - when < self._look_s:
+                return said
+        try:
+            answer = await self._runtime.client.call(
+                PROTECT, ProtectRequest(bindings=bindings), node=self._runtime.node
+            )
+        except TrivetError as error:
+            log.info("the firewall can't be asked: %s", error)
+            return self._unheard(bindings, error)
+        self._answer = (bindings, answer, now)
+        return answer
+
+    def _unheard(self, bindings: tuple[Binding, ...], error: TrivetError) -> ProtectResponse:
+        """What was in force is in force still: the firewall's rules outlive its service."""
+        last = self._answer[1].protected if self._answer else {}
+        reason = f"the firewall of this node can't be asked: {error.detail}"
+        return ProtectResponse(protected=last, reasons={b.port: reason for b in bindings})
+
+    async def _tell(
+        self, plug: Plug, after: Observed, answer: ProtectResponse, problems: Problems, up: bool
+    ) -> None:
+        port = self._ports.by_id(plug.port)
+        if port is None:
+            return
+        # What is wrong with the network here is wrong with each of its ports.
+        broken = (
+            problems.get(plug.device)
+            or problems.get(port.status.network_id or "")
+            or problems.get(f"vni {plug.vni}")
+        )
+        unprotected = "" if up else answer.reasons.get(plug.port, "")
+        seen = Seen(
+            node=self._runtime.node,
+            generation=plug.generation,
+            device=plug.device,
+            mtu=plug.mtu,
+            plugged=any(p.device == plug.device for p in after.plugs),
+            ready=up and not broken,
+            where="Plugged" if broken else "Protected",
+            problem=broken or unprotected,
+        )
+        now = self._runtime.clock.now()
+        key = self._ports.key_of(port)
+
+        def change(current: Port) -> Port:
+            if current.meta.id != plug.port or not segments.belongs(current, seen.node):
+                return current
+            return status_after(current, seen, now)
+
+        await self._ports.mutate(key, change)
+
+    async def _let_go(self, after: Observed) -> None:
+        """Ports that are being deleted end here, once their tap is proven gone."""
+        devices = {p.device for p in after.plugs}
+        for port in self._ports.list():
+            if port.meta.deleting_at is None or port.spec.node != self._runtime.node:
+                continue
+            device = segments.device_of(self._runtime.settings.prefix, port.meta.id)
+            if device not in devices:
+                await self._holdings.finish_port(self._ports, port)
