@@ -19,7 +19,8 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 class SwitchWorld:
-    """The links of one node. `making` counts: a tap made anew has another number."""
+    """The links of one node. `making` counts: a tap made anew has another number;
+    `looks`: how often the state was asked for."""
 
     def __init__(self) -> None:
         self.segments: dict[int, Segment] = {}
@@ -27,6 +28,7 @@ class SwitchWorld:
         self.identities: dict[str, int] = {}
         self.stations: dict[int, tuple[RemoteStation, ...]] = {}
         self.making = 0
+        self.looks = 0
 
     def arrives(self, source: str, mac: str) -> set[str]:
         """Where a frame that the guest at tap `source` sends to `mac` comes out: taps, and
@@ -123,6 +125,7 @@ class FakeSwitch:
     async def state(self) -> SwitchState:
         """What is on the node."""
         self.faults.check("state")
+        self.world.looks += 1
         return SwitchState(
             segments=tuple(self.world.segments[vni] for vni in sorted(self.world.segments)),
             plugs=tuple(self.world.plugs[device] for device in sorted(self.world.plugs)),

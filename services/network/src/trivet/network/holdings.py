@@ -85,7 +85,9 @@ class Holdings:
                 async for step in steps:
                     if isinstance(step, Synced):
                         break
-                    record = json.loads(step.value) if step.value is not None else {"gone": True}
+                    if step.value is None:
+                        continue
+                    record = json.loads(step.value)
                     if not record.get("gone"):
                         found.add(ResourceId(record["resource"]["meta"]["id"]))
         return found

@@ -153,13 +153,19 @@ def ready(
     )
 
 
+def _kept(wanted: Wanted, observed: Observed) -> tuple[Plug, ...]:
+    """The taps that stay: wanted, and on the segment where they are wanted."""
+    places = {(p.device, p.vni) for p in wanted.plugs}
+    return tuple(p for p in observed.plugs if (p.device, p.vni) in places)
+
+
 def _removals(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
-    devices = {p.device for p in wanted.plugs}
+    kept = {p.device for p in _kept(wanted, observed)}
     served = {n.network for n in wanted.dhcp}
     legs = {leg.network for leg in wanted.legs}
     vnis = {s.vni for s in wanted.segments}
     return (
-        *(RemovePlug(p.device) for p in observed.plugs if p.device not in devices),
+        *(RemovePlug(p.device) for p in observed.plugs if p.device not in kept),
         *(RemoveDhcp(n) for n in observed.served if n not in served),
         *(RemoveLeg(leg.network) for leg in observed.legs if leg.network not in legs),
         *(RemoveSegment(s.vni) for s in observed.segments if s.vni not in vnis),
@@ -183,7 +189,7 @@ def _networks(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
 def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
     """New taps come down. A tap that is up stays up through a change of its MTU or its
     generation (its firewall follows), but not of who it is or of where it is plugged."""
-    there = {p.device: p for p in observed.plugs}
+    there = {p.device: p for p in _kept(wanted, observed)}
     actions: list[Action] = []
     for plug in wanted.plugs:
         present = there.get(plug.device)
@@ -195,9 +201,4 @@ def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
 
 
 def _same_guest(present: Plug, plug: Plug) -> bool:
-    return (present.port, present.vni, present.mac, present.addresses) == (
-        plug.port,
-        plug.vni,
-        plug.mac,
-        plug.addresses,
-    )
+    return (present.port, present.mac, present.addresses) == (plug.port, plug.mac, plug.addresses)

@@ -43,8 +43,9 @@ def status_after(port: Port, seen: Seen, now: datetime) -> Port:
 
 
 def _condition(type_: str, holds: bool, where: str, problem: str) -> Condition:
-    if holds:
-        return Condition(type=type_, status="true", reason=type_)
+    # A tap may be there and its network broken: that is not plugged in anywhere.
     if where == type_ and problem:
         return Condition(type=type_, status="false", reason="Failed", message=problem)
+    if holds:
+        return Condition(type=type_, status="true", reason=type_)
     return Condition(type=type_, status="false", reason="Waiting")
