@@ -1,0 +1,175 @@
+"""The network service with its real drivers on a node of the test's own (a namespace).
+
+A guest with a real stack hangs on the tap that the agent made; only the firewall is a fake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trivet.contracts.endpoint import CreateRequest, DeleteRequest, GetRequest, ListRequest, NewMeta
+from trivet.contracts.network.endpoints.network_ping import ENDPOINT as PING
+from trivet.contracts.network.endpoints.network_ping import PingRequest
+from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
+from trivet.contracts.network.endpoints.ports import CRUD as PORTS
+from trivet.contracts.network.network import NetworkSpec
+from trivet.contracts.network.port import Port, PortSpec
+from trivet.contracts.resource import Phase
+from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
+from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
+from trivet.network.bootstrap import bootstrap
+from trivet.plugins.network import dnsmasq, linux_bridge, netns_gateway
+from trivet.runtime.call import Call
+from trivet.testing.harness import Harness
+from trivet.testing.suites.guests import TapGuest
+from trivet.testing.suites.node_ground import NodeGround, node_ground, shell
+
+pytestmark = pytest.mark.root
+
+TOLD = '#!/bin/sh\n[ "$1" = bound ] || exit 0\nip address add $ip/$mask dev eth0\n'
+TOLD += 'ip route add default via $router\nprintf "%s" "$ip"\n'
+
+SERVERS = "run/network/dnsmasq/*/record.json"
+LEGS = "state/network/netns-gateway/leg-*.json"
+ASKED: list[ProtectRequest] = []
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+@pytest.fixture
+def ground() -> Iterator[NodeGround]:
+    with node_ground() as ground:
+        yield ground
+
+
+@pytest.fixture
+async def node(ground: NodeGround, tmp_path: Path) -> AsyncIterator[Harness]:
+    plugins = (linux_bridge, netns_gateway, dnsmasq)
+    async with Harness(tmp_path, plugins=plugins, network={"look_s": 1.0}) as harness:
+
+        async def protect(request: ProtectRequest, call: Call) -> ProtectResponse:
+            ASKED.append(request)
+            return ProtectResponse(protected={b.port: b.generation for b in request.bindings})
+
+        await harness.fake(PROTECT, protect, node="n1")
+        await harness.start("network", bootstrap)
+        yield harness
+    # What a failed test left: found by the drivers' own records.
+    for record in found(tmp_path, SERVERS):
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGTERM)
+    for record in found(tmp_path, LEGS):
+        await shell(f"ip netns delete tv-gw-{record.stem[-10:]} || true")
+
+
+async def make(harness: Harness, crud: Any, name: str, spec: Any) -> Any:
+    request = CreateRequest[Any](meta=NewMeta(name=name, project="p"), spec=spec)
+    await harness.call(crud.create, request)
+    asked = GetRequest(project="p", name=name, settle_s=20)
+    return await harness.call(crud.get, asked)
+
+
+async def drop(harness: Harness, crud: Any, name: str) -> None:
+    await harness.call(crud.delete, DeleteRequest(project="p", name=name))
+
+    async def gone() -> bool:
+        page = await harness.call(crud.list, ListRequest(project="p"))
+        return name not in {r.meta.name for r in page.items}
+
+    await until(gone)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def no_segment() -> bool:
+    return "tvbr" not in await shell("ip -br link show")
+
+
+async def test_a_guest_gets_its_address_and_the_world(
+    node: Harness, ground: NodeGround, tmp_path: Path
+) -> None:
+    script = tmp_path / "told"
+    script.write_text(TOLD)
+    script.chmod(0o755)
+    spec = NetworkSpec(subnets=("10.9.0.0/24", "fd00:9::/64"))
+    await make(node, NETWORKS, "lan", spec)
+    ports: list[Port] = [
+        await make(node, PORTS, name, PortSpec(network="lan", node="n1")) for name in ("a", "b")
+    ]
+    guests = []
+    try:
+        for port in ports:
+            assert port.status.phase is Phase.READY, port.status.conditions
+            assert port.status.device is not None
+            assert port.status.mac is not None
+            guest = TapGuest(port.status.device, port.status.mac)
+            await guest.plug_in()
+            guests.append(guest)
+        for port, guest in zip(ports, guests, strict=True):
+            leased = await guest.run(
+                "busybox", "udhcpc", "-i", "eth0", "-s", str(script), "-n", "-q", "-f", "-t", "10",
+                "-T", "1",
+            )  # fmt: skip
+            assert leased == port.status.addresses[0]
+        other = ports[1].status.addresses[0]
+        for address in ("10.9.0.1", other, ground.outside):
+            out = await guests[0].run("ping", "-n", "-c", "2", "-i", "0.2", "-w", "5", address)
+            assert " 0% packet loss" in out, address
+        asked = PingRequest(project="p", name="lan", address=other, timeout_s=5)
+        assert (await node.call(PING, asked)).answered
+    finally:
+        for guest in guests:
+            await guest.unplug()
+    for name in ("a", "b"):
+        await drop(node, PORTS, name)
+    await drop(node, NETWORKS, "lan")
+    await until(no_segment)
+    await until(ground.untouched)
+
+
+async def footprint(harness: Harness, folder: Path) -> tuple[object, ...]:
+    """What would differ if anything were made anew or written again."""
+    links = json.loads(await shell("ip -j link show"))
+    (server,) = found(folder, SERVERS)
+    (leg,) = found(folder, LEGS)
+    port = await harness.call(PORTS.get, GetRequest(project="p", name="a"))
+    return (
+        [(link["ifname"], link["ifindex"], link["mtu"], link.get("ifalias")) for link in links],
+        server.stat().st_mtime_ns,
+        leg.stat().st_mtime_ns,
+        port.meta.revision,
+    )
+
+
+async def test_a_settled_node_is_left_in_peace(node: Harness, tmp_path: Path) -> None:
+    """What the drivers read back equals what was asked: no look changes anything."""
+    spec = NetworkSpec(subnets=("10.9.0.0/24", "fd00:9::/64"))
+    await make(node, NETWORKS, "lan", spec)
+    port: Port = await make(node, PORTS, "a", PortSpec(network="lan", node="n1"))
+    assert port.status.phase is Phase.READY
+    before = await footprint(node, tmp_path)
+    # The firewall is asked again at each look, though nothing changed.
+    asked = len(ASKED)
+
+    async def looked_again() -> bool:
+        return len(ASKED) > asked + 2
+
+    await until(looked_again)
+    assert await footprint(node, tmp_path) == before
+    await drop(node, PORTS, "a")
+    await until(no_segment)
