@@ -138,6 +138,14 @@ class World:
     attaches: int = 0
     epochs: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def source(self) -> type[FakeSource]:
+        return FakeSource
+
+    @property
+    def writer(self) -> type[FakeWriter]:
+        return FakeWriter
+
     async def start(self, node: str = "n1") -> None:
         await self.harness.start("compute", bootstrap, node)
 
@@ -271,7 +279,7 @@ class World:
 
 
 class FakeSource:
-    """An image source whose one file is on the nodes that `HAVE_FILE` names."""
+    """An image source whose one file is on the nodes that `have_file` names."""
 
     name: ClassVar[str] = "fake_source"
     Config: ClassVar[type] = NoConfig
