@@ -186,6 +186,13 @@ def _ask_again_s(s: Situation) -> float:
     return min(s.seconds_until(s.seen.asked_at, ASK_EVERY_S), s.seconds_until(s.vm.status.stop_by))
 
 
+def _wait_for_off_s(s: Situation) -> float:
+    """A guest that does not run is not asked: only its deadline is waited for."""
+    if s.power is Power.RUNNING:
+        return _ask_again_s(s)
+    return s.seconds_until(s.vm.status.stop_by)
+
+
 _RUN, _OFF, _PAUSE = WantedPower.RUNNING, WantedPower.STOPPED, WantedPower.PAUSED
 
 RULES: tuple[Rule, ...] = (
@@ -268,7 +275,7 @@ RULES: tuple[Rule, ...] = (
         "the guest was asked and has time left",
         lambda s: s.wanted is _OFF and s.active,
         lambda s: (Wait("waits for the guest to go off"),),
-        _ask_again_s,
+        _wait_for_off_s,
     ),
     Rule(
         "stop-detach",

@@ -1,0 +1,300 @@
+"""The node's plan for a VM: over the whole product of states, as a table, and as properties.
+
+`Model` is a node made of plain values that obeys actions, so that "it converges" is a fact
+about the plan and not about a test's script.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trivet.compute.domain import actions as do
+from trivet.compute.domain import node_plan, vm_status
+from trivet.compute.domain.node_plan import RULES, Seen, plan, restart_delay_s
+from trivet.contracts.compute.hypervisor import DomainState
+from trivet.contracts.compute.vm import Power, Vm, VmSpec, VmStatus, WantedPower
+from trivet.contracts.model import ResourceId
+from trivet.contracts.resource import Meta
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+ID = ResourceId("vm-1")
+REASONS = ("booted", "shutdown", "destroyed", "crashed", "io_error", "user", "unknown")
+
+
+def make_vm(
+    wanted: WantedPower = WantedPower.RUNNING,
+    *,
+    power: Power = Power.STOPPED,
+    epoch: int = 0,
+    run_open: bool = False,
+    stop_by: datetime | None = None,
+    deleting: bool = False,
+) -> Vm:
+    spec = VmSpec(power=wanted)
+    return Vm(
+        meta=Meta(id=ID, name="web", created_at=NOW, deleting_at=NOW if deleting else None),
+        spec=spec,
+        status=VmStatus(
+            power=power,
+            node="n1",
+            epoch=epoch,
+            stop_by=stop_by,
+            runs_with=spec.hardware if run_open else None,
+            observed_generation=1,
+        ),
+    )
+
+
+def make_domain(power: Power, epoch: int = 1, reason: str = "booted") -> DomainState:
+    return DomainState(id=ID, name="web", generation=1, epoch=epoch, power=power, reason=reason)
+
+
+R, S, P, U = Power.RUNNING, Power.STOPPED, Power.PAUSED, Power.UNKNOWN
+RUN, OFF, PAUSE = WantedPower.RUNNING, WantedPower.STOPPED, WantedPower.PAUSED
+LATER, PAST = NOW + timedelta(seconds=60), NOW - timedelta(seconds=1)
+UP = make_domain(R)
+READY = do.Preparation()
+LACKING = do.Preparation(missing=("disk root: slow",))
+
+TABLE: list[tuple[str, Vm, Seen]] = [
+    ("unreachable", make_vm(), Seen(unreachable="away")),
+    ("delete-cut", make_vm(epoch=1, deleting=True), Seen(UP)),
+    ("delete-undefine", make_vm(epoch=1, deleting=True), Seen(make_domain(S))),
+    ("delete-let-go", make_vm(deleting=True), Seen()),
+    ("newer-epoch", make_vm(epoch=1), Seen(make_domain(R, epoch=2))),
+    ("older-epoch", make_vm(epoch=2), Seen(make_domain(R, epoch=1))),
+    (
+        "guest-off",
+        make_vm(epoch=1, power=R, run_open=True),
+        Seen(make_domain(S, reason="shutdown")),
+    ),
+    (
+        "record-end",
+        make_vm(epoch=1, power=R, run_open=True, stop_by=LATER),
+        Seen(make_domain(S, reason="shutdown")),
+    ),
+    (
+        "record-end",
+        make_vm(epoch=1, power=R, run_open=True),
+        Seen(make_domain(S, reason="crashed")),
+    ),
+    (
+        "stop-detach",
+        make_vm(epoch=1, power=R, run_open=True),
+        Seen(make_domain(S, reason="shutdown"), draining=True),
+    ),
+    ("pause-lost", make_vm(PAUSE, epoch=1, power=P), Seen(make_domain(S, reason="crashed"))),
+    ("stop-set-deadline", make_vm(OFF, epoch=1, power=R), Seen(UP)),
+    ("stop-set-deadline", make_vm(RUN, epoch=1, power=R), Seen(UP, draining=True)),
+    ("stop-cut", make_vm(OFF, epoch=1, power=R, stop_by=PAST), Seen(UP)),
+    ("stop-thaw", make_vm(OFF, epoch=1, power=P, stop_by=LATER), Seen(make_domain(P))),
+    ("stop-ask", make_vm(OFF, epoch=1, power=R, stop_by=LATER), Seen(UP)),
+    ("stop-wait", make_vm(OFF, epoch=1, power=R, stop_by=LATER), Seen(UP, asked_at=NOW)),
+    (
+        "stop-wait",
+        make_vm(OFF, epoch=1, power=P, stop_by=LATER),
+        Seen(make_domain(P, reason="io_error")),
+    ),
+    ("stop-detach", make_vm(OFF), Seen()),
+    ("stop-record", make_vm(OFF, power=U), Seen(detached=True)),
+    ("stopped", make_vm(OFF), Seen(detached=True)),
+    ("restart-wait", make_vm(epoch=1), Seen(restart_at=LATER)),
+    ("prepare", make_vm(), Seen()),
+    ("parts-missing", make_vm(), Seen(prepared=LACKING)),
+    ("boot", make_vm(), Seen(prepared=READY)),
+    ("stop-overtaken", make_vm(epoch=1, power=R, stop_by=PAST), Seen(UP)),
+    ("pause", make_vm(PAUSE, epoch=1, power=R), Seen(UP)),
+    ("disk-error-record", make_vm(epoch=1, power=R), Seen(make_domain(P, reason="io_error"))),
+    (
+        "disk-error-wait",
+        make_vm(epoch=1, power=P),
+        Seen(make_domain(P, reason="io_error"), resumed_at=NOW),
+    ),
+    ("disk-error-resume", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="io_error"))),
+    ("resume", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="user"))),
+    ("record", make_vm(epoch=1, power=S, run_open=True), Seen(UP)),
+    ("settled", make_vm(epoch=1, power=R), Seen(UP)),
+]
+
+
+@pytest.mark.parametrize(("rule", "vm", "seen"), TABLE, ids=[r for r, _, _ in TABLE])
+def test_table(rule: str, vm: Vm, seen: Seen) -> None:
+    assert plan(vm, seen, NOW).rule == rule
+
+
+def test_every_rule_is_in_the_table_and_says_why() -> None:
+    assert {rule.name for rule in RULES} == {rule for rule, _, _ in TABLE}
+    assert all(rule.why for rule in RULES)
+
+
+def every_state() -> list[tuple[Vm, Seen]]:
+    """The whole product of what can be wanted, on record, and seen."""
+    states = []
+    domains = [None] + [make_domain(p, e, r) for p in Power for e in (1, 2, 3) for r in REASONS]
+    for wanted, power, run_open, stop_by, deleting in product(
+        WantedPower, Power, (True, False), (None, PAST, LATER), (True, False)
+    ):
+        vm = make_vm(
+            wanted, power=power, epoch=2, run_open=run_open, stop_by=stop_by, deleting=deleting
+        )
+        for domain, draining in product(domains, (True, False)):
+            states.append((vm, Seen(domain, draining=draining)))
+    return states
+
+
+def test_safety_over_the_product_of_states() -> None:
+    for vm, seen in every_state():
+        for prepared in (None, READY, LACKING):
+            step = plan(vm, replace(seen, prepared=prepared), NOW)
+            off = seen.domain is None or seen.domain.power is S
+            for action in step.actions:
+                match action:
+                    case do.Boot(epoch):
+                        assert off
+                        assert epoch == vm.status.epoch + 1
+                        assert prepared == READY
+                        assert not seen.draining
+                        assert vm.spec.power is not OFF
+                    case do.Detach() | do.Undefine() | do.LetGo() | do.RecordPowerOff():
+                        assert off, "disks and domains go only from under what is off"
+                    case do.Record(power, _, _):
+                        assert power is (seen.domain.power if seen.domain else S)
+                    case do.CutPower():
+                        older = seen.domain is not None and seen.domain.epoch < vm.status.epoch
+                        overdue = vm.status.stop_by == PAST
+                        assert vm.meta.deleting_at or older or overdue
+            if seen.domain and seen.domain.epoch > 2 and not vm.meta.deleting_at:
+                assert step.rule == "newer-epoch"
+
+
+def test_what_is_unknown_is_never_acted_on() -> None:
+    for vm, seen in every_state():
+        step = plan(vm, replace(seen, unreachable="away"), NOW)
+        assert step.actions == (do.MarkUnknown("away"),)
+
+
+@dataclass
+class Node:
+    """A node that obeys. `deaf`: its guests do not hear the power button."""
+
+    vm: Vm
+    domain: DomainState | None
+    deaf: bool = False
+    draining: bool = False
+    now: datetime = NOW
+    seen: Seen = field(default_factory=Seen)
+    gone: bool = False
+
+    def step(self) -> node_plan.Plan:
+        self.seen = replace(self.seen, domain=self.domain, draining=self.draining)
+        step = plan(self.vm, self.seen, self.now)
+        for action in step.actions:
+            self.obey(action)
+        return step
+
+    def obey(self, action: do.Action) -> None:
+        match action:
+            case do.Prepare():
+                self.seen = replace(self.seen, prepared=READY, detached=False)
+            case do.Boot(epoch):
+                self.vm = vm_status.booting(self.vm, epoch, (), ())
+                self.domain = make_domain(R, epoch)
+                self.seen = replace(self.seen, prepared=None)
+            case do.AskShutdown():
+                self.seen = replace(self.seen, asked_at=self.now)
+                if not self.deaf:
+                    self.power(S, "shutdown")
+            case do.CutPower():
+                self.power(S, "destroyed")
+            case do.Suspend():
+                self.power(P, "user")
+            case do.Resume():
+                self.power(R, "booted")
+                self.seen = replace(self.seen, resumed_at=self.now)
+            case do.Undefine():
+                self.domain = None
+            case do.Detach():
+                self.seen = replace(self.seen, detached=True)
+            case do.LetGo():
+                self.gone = True
+            case do.Record(power, reason, ready):
+                self.vm = vm_status.as_seen(self.vm, power, reason, ready, self.now)
+            case do.RecordPowerOff():
+                spec = self.vm.spec.model_copy(update={"power": OFF})
+                self.vm = vm_status.as_seen(self.vm.with_spec(spec), S, "shutdown", False, self.now)
+            case do.AdoptEpoch(epoch, active):
+                hardware = self.vm.spec.hardware if active else None
+                self.vm = self.vm.with_status(epoch=epoch, runs_with=hardware)
+            case do.SetStopBy(grace_s):
+                self.vm = self.vm.with_status(stop_by=self.now + timedelta(seconds=grace_s))
+            case do.ForgetStop():
+                self.vm = self.vm.with_status(stop_by=None)
+
+    def power(self, power: Power, reason: str) -> None:
+        assert self.domain is not None
+        self.domain = self.domain.model_copy(update={"power": power, "reason": reason})
+
+    def settle(self) -> None:
+        for _ in range(60):
+            step = self.step()
+            if self.gone:
+                return
+            if step.idle:
+                if step.rule in ("settled", "stopped"):
+                    return
+                self.now += timedelta(seconds=max(step.look_s or 0, 0.1))
+        raise AssertionError(f"not settled: {plan(self.vm, self.seen, self.now)}")
+
+
+def test_it_converges_from_every_state() -> None:
+    for vm, seen in every_state():
+        if seen.domain is not None and seen.domain.power is U:
+            continue
+        for deaf in (True, False):
+            node = Node(vm, seen.domain, deaf=deaf, draining=seen.draining)
+            node.settle()
+            if vm.meta.deleting_at:
+                assert node.gone
+                assert node.domain is None
+                continue
+            off = node.domain is None or node.domain.power is S
+            wanted = OFF if seen.draining else node.vm.spec.power
+            assert off is (wanted is OFF)
+            assert node.vm.status.power is (node.domain.power if node.domain else S)
+            if not off:
+                assert node.domain is not None
+                assert node.domain.epoch == node.vm.status.epoch
+            before = (node.vm, node.domain)
+            assert node.step().rule in ("settled", "stopped")
+            assert (node.vm, node.domain) == before, "settled is settled"
+
+
+@given(st.lists(st.sampled_from([RUN, OFF, PAUSE]), max_size=6), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_any_sequence_of_wishes_ends_as_the_last_one_says(
+    wishes: list[WantedPower], deaf: bool
+) -> None:
+    node = Node(make_vm(), None, deaf=deaf)
+    node.settle()
+    epoch = 0
+    for wish in wishes:
+        if wish is PAUSE and node.vm.spec.power is OFF:
+            continue
+        node.vm = node.vm.with_spec(node.vm.spec.model_copy(update={"power": wish}))
+        node.settle()
+        assert node.vm.status.power.value == wish.value
+        assert node.vm.status.epoch >= epoch
+        epoch = node.vm.status.epoch
+
+
+def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:
+    delays = [restart_delay_s(n) for n in range(1, 30)]
+    assert delays[0] == 0
+    assert delays == sorted(delays)
+    assert delays[-1] == node_plan.RESTART_LAST_S
