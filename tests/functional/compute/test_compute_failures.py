@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trivet.compute.bootstrap import bootstrap
+from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.contracts.compute.endpoints.nodes import CRUD as NODES
 from trivet.contracts.compute.endpoints.vm_start import ENDPOINT as START
 from trivet.contracts.compute.endpoints.vm_stop import ENDPOINT as STOP
@@ -16,7 +17,7 @@ from trivet.contracts.compute.endpoints.vm_stop import StopRequest
 from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.hypervisor import Act
 from trivet.contracts.compute.vm import Power, Vm
-from trivet.contracts.endpoint import DeleteRequest, Ref
+from trivet.contracts.endpoint import DeleteRequest, EditRequest, Ref
 from trivet.contracts.errors import INVALID, Refused
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE
@@ -206,6 +207,48 @@ async def test_a_silent_node_makes_its_vms_unknown_and_blocks_their_deletion(wor
     await world.harness.start("compute", bootstrap, "n2")
     await world.eventually(world.gone)
     assert not world.host().domains
+
+
+async def test_a_new_leader_does_not_take_a_silent_node_for_heard(world: Any) -> None:
+    await world.harness.start("compute", bootstrap, "n2")
+    await world.harness.crash("compute", "n2")
+
+    async def silent() -> bool:
+        return bool((await world.node("n2")).status.phase is Phase.UNKNOWN)
+
+    await world.eventually(silent)
+    await world.crash()
+    await world.start()
+    await world.create()
+    await world.until(running)
+    controller_looked = asyncio.get_running_loop().time() + 0.7
+    while asyncio.get_running_loop().time() < controller_looked:
+        assert await silent()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_claim_that_was_cut_leaves_no_room_held(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, claimed = VmPlacement._write, asyncio.Event()
+
+    async def hang(self: VmPlacement, *args: Any) -> None:
+        claimed.set()
+        await asyncio.Event().wait()
+
+    await world.harness.start("compute", bootstrap, "n2")
+    monkeypatch.setattr(VmPlacement, "_write", hang)
+    await world.create()
+    await asyncio.wait_for(claimed.wait(), 10)
+    assert (await world.node("n1")).status.used_memory_mib == 128
+    await world.crash()
+    monkeypatch.setattr(VmPlacement, "_write", write)
+    await world.start()
+    patch = EditRequest(name="n1", spec={"maintenance": True})
+    await world.harness.call(NODES.edit, patch)
+    vm = await world.until(running)
+    promised = {n: (await world.node(n)).status.used_memory_mib for n in ("n1", "n2")}
+    assert promised == {"n1": 0, "n2": 0, vm.status.node: 128}
 
 
 async def test_a_silent_node_that_comes_back_tells_its_vms(world: Any) -> None:

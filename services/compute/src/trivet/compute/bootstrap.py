@@ -19,6 +19,7 @@ from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 
 IMPORTS_FOLDER = "imports"
+FILE_SOURCE = "file"
 
 
 async def bootstrap(service: Service) -> None:
@@ -54,7 +55,10 @@ async def bootstrap(service: Service) -> None:
 
 async def _image_agent(service: Service) -> ImageAgent:
     runtime = service.runtime
-    context, configs = runtime.driver_context, runtime.settings.plugins
+    context = runtime.driver_context
+    configs = {**runtime.settings.plugins}
+    import_dir = {"import_dir": runtime.settings.compute.import_dir}
+    configs[FILE_SOURCE] = {**import_dir, **configs.get(FILE_SOURCE, {})}
     sources = await runtime.plugins.usable("trivet_image_sources", context, configs)
     writers = await runtime.plugins.usable("trivet_image_writers", context, configs)
     for driver in (*sources, *writers):

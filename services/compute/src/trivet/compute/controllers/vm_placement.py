@@ -1,7 +1,7 @@
 """Gives a VM its node: decides by the pure filters and scorers, then claims, then tells.
 
 The claim is a compare-and-swap of the node's ledger, checked again in that write. A claim that
-was made before a crash is found and used; one that lost against another leader's is given back.
+was made before a crash, or lost against another leader's, is given back once the VM has a node.
 """
 
 from __future__ import annotations
@@ -55,21 +55,15 @@ class VmPlacement:
     def _decide(self, vm: Vm) -> Decision:
         others = self._vms.list(vm.meta.project)
         spec = effective_spec(vm, others)
-        nodes = self._nodes.list()
-        views = {
-            node.meta.name: view(
+        views = [
+            view(
                 node,
                 vm.meta.id,
                 [o.meta.name for o in others if o.status.node == node.meta.name],
             )
-            for node in nodes
-        }
-        holding = [n.meta.name for n in nodes if vm.meta.id in n.status.promises]
-        if holding:
-            kept = place(spec, [views[n] for n in holding], self._filters, self._scorers)
-            if kept.node is not None:
-                return kept
-        return place(spec, views.values(), self._filters, self._scorers)
+            for node in self._nodes.list()
+        ]
+        return place(spec, views, self._filters, self._scorers)
 
     async def _claim(self, name: str, vm: Vm) -> None:
         need = capacity.need_of(vm)
