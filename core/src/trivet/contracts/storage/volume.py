@@ -11,7 +11,7 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 
 from trivet.contracts.event import EventType
-from trivet.contracts.model import GIB, Model, Name
+from trivet.contracts.model import GIB, Model, Name, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 
 
@@ -62,30 +62,34 @@ class VolumeSpec(Model):
 
 
 class Replica(Model):
-    """One copy: where it is, whether it may be trusted, and why."""
+    """One copy: where it is, whether it may be trusted, and why. `size_bytes` 0: not made yet."""
 
     node: str
     disk: str
     state: ReplicaState
     reason: str = ""
+    size_bytes: int = 0
     used_bytes: int | None = None
 
 
 class Attachment(Model):
     """Who holds the volume and where; `socket` and `export` are how its node reaches it, once
-    it is attached there."""
+    it is attached there. `detaching`: the holder let go, the graph is still to be ended."""
 
     holder: str
     node: str
     epoch: int
     socket: str | None = None
     export: str | None = None
+    detaching: bool = False
 
 
 class VolumeStatus(Status):
-    """`epoch` is the last one given out, attached or not."""
+    """`epoch` is the last one given out, attached or not. `source` is the volume that
+    `spec.source` named when this one was placed; `size_bytes` what all replicas have."""
 
     pool: str | None = None
+    source: ResourceId | None = None
     size_bytes: int = 0
     epoch: int = 0
     replicas: tuple[Replica, ...] = ()

@@ -1,0 +1,30 @@
+"""Ask a node whether a volume is attached there, and whether the graph is healthy."""
+
+from trivet.contracts.access import INTERNAL
+from trivet.contracts.endpoint import Endpoint
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.engine import AttachedVolume
+
+
+class CheckRequest(Model):
+    """Which volume."""
+
+    volume: ResourceId
+
+
+class CheckResponse(Model):
+    """What is attached; None: nothing of that volume."""
+
+    attached: AttachedVolume | None = None
+
+
+ENDPOINT = Endpoint(
+    service="storage",
+    op="attachment.check",
+    request=CheckRequest,
+    response=CheckResponse,
+    policy=INTERNAL,
+    summary="Tell whether a volume is attached on this node, and healthy.",
+    per_node=True,
+    changes=False,
+)

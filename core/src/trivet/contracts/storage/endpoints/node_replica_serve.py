@@ -1,0 +1,25 @@
+"""Have a node serve its replica of a volume under an epoch, which ends all older ones there."""
+
+from trivet.contracts.access import INTERNAL
+from trivet.contracts.endpoint import Endpoint
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.engine import ServedReplica
+
+
+class ServeRequest(Model):
+    """`epoch` was given to this attach by compare-and-swap, before it is asked for here."""
+
+    volume: ResourceId
+    epoch: int
+
+
+ENDPOINT = Endpoint(
+    service="storage",
+    op="replica.serve",
+    request=ServeRequest,
+    response=ServedReplica,
+    policy=INTERNAL,
+    summary="Serve a replica of this node under an epoch.",
+    per_node=True,
+    timeout_s=20.0,
+)

@@ -1,0 +1,41 @@
+"""Puts the storage service together: the only place that wires."""
+
+from __future__ import annotations
+
+from trivet.contracts.storage.disk import DISK
+from trivet.contracts.storage.engine import VolumeEngine
+from trivet.contracts.storage.inspector import DiskInspector
+from trivet.contracts.storage.pool import POOL
+from trivet.contracts.storage.volume import VOLUME
+from trivet.runtime.service import Service
+from trivet.runtime.wiring import wire_endpoints
+from trivet.storage.controllers.pools import PoolController
+from trivet.storage.controllers.volumes import VolumeController
+from trivet.storage.ledgers import Ledgers
+from trivet.storage.node.disks import DiskAgent
+from trivet.storage.node.pools import PoolAgent
+from trivet.storage.node.volume_effects import VolumeEffects
+from trivet.storage.node.volumes import VolumeAgent
+from trivet.storage.parts import Parts
+
+
+async def bootstrap(service: Service) -> None:
+    """Open the drivers, and register endpoints, controllers and agents."""
+    runtime, names = service.runtime, service.runtime.settings.storage
+    volumes, pools = service.collection(VOLUME), service.collection(POOL)
+    disks = service.collection(DISK)
+    engine: VolumeEngine = await runtime.driver("trivet_volume_engines", names.engine)
+    service.on_close(engine.close)
+    inspector: DiskInspector = await runtime.driver("trivet_disk_inspectors", names.inspector)
+    service.on_close(inspector.close)
+    ledgers = Ledgers(runtime.store)
+    pool_agent = PoolAgent(service, pools, disks, engine)
+    effects = VolumeEffects(runtime, volumes, pools, engine)
+    volume_agent = VolumeAgent(service, volumes, engine, effects)
+    pool_agent.on_opened(volume_agent.wake_all)
+    service.agent("pools", pool_agent.run)
+    service.agent("volumes", volume_agent.run)
+    service.agent("disks", DiskAgent(service, disks, inspector).run)
+    service.controller("volumes", VolumeController(service, volumes, pools, ledgers).run)
+    service.controller("pools", PoolController(service, pools, volumes, ledgers).run)
+    wire_endpoints(service, Parts(runtime, volumes, pools, disks, ledgers, engine))

@@ -1,0 +1,149 @@
+"""The duty of the leader towards volumes: places for their replicas, and their end.
+
+Space is promised in the ledgers before a place is recorded, so that a volume that has a place
+has its space. What a killed controller had promised is found again at the next look: a member
+that holds a promise for the volume is taken first.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trivet.contracts.resource import Phase
+from trivet.contracts.storage.codes import NO_SPACE
+from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.volume import Volume
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+from trivet.storage.domain import volume_plan as do
+from trivet.storage.domain.placement import Unplaceable, Wanted, place
+from trivet.storage.domain.space import SpaceClaim
+from trivet.storage.domain.volume_status import in_sync, placed, unplaced
+from trivet.storage.ledgers import Ledgers
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+AGAIN_S = 2.0
+
+
+class VolumeController:
+    """Places volumes, points nodes at them, and ends them."""
+
+    def __init__(
+        self,
+        service: Service,
+        volumes: Collection[Volume],
+        pools: Collection[Pool],
+        ledgers: Ledgers,
+    ) -> None:
+        self._runtime = service.runtime
+        self._assignments = service.assignments
+        self._volumes = volumes
+        self._pools = pools
+        self._ledgers = ledgers
+        self._reconciler = Reconciler(
+            "volume controller",
+            self._reconcile,
+            clock=self._runtime.clock,
+            keys=volumes.keys,
+            bound=WORKERS,
+        )
+        volumes.on_change(self._reconciler.wake)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    async def _reconcile(self, key: str) -> float | None:
+        volume = await self._volumes.fresh(key)
+        if volume is None:
+            return None
+        again: float | None = None
+        for action in do.plan_in_cluster(volume, self._runtime.clock.now()):
+            match action:
+                case do.Place():
+                    again = await self._place(volume)
+                case do.AssignTo(nodes):
+                    await self._assign(volume, nodes)
+                case do.LeaveBehind(nodes):
+                    # Their pointers stay: a node that comes back finds there what is to go.
+                    log.warning("%s goes without %s, which did not answer", volume, nodes)
+                case do.Forget():
+                    await self._forget(volume)
+                case do.LookAgain(after_s):
+                    again = after_s
+        return again
+
+    async def _place(self, volume: Volume) -> float | None:
+        pool = self._pools.get(volume.spec.pool or "")
+        if pool is None or not pool.status.usage:
+            why = f"pool {volume.spec.pool} is not ready on any node yet"
+            return await self._unplaced(volume, "PoolNotReady", why)
+        source = self._source(volume)
+        if volume.spec.source is not None and source is None:
+            why = f"the volume {volume.spec.source.volume} that it begins as is gone"
+            await self._unplaced(volume, "SourceGone", why)
+            key = self._volumes.key_of(volume)
+            await self._volumes.mutate(key, _failed)
+            return None
+        claim = SpaceClaim(
+            key=self._volumes.key_of(volume),
+            size_bytes=volume.spec.size_bytes,
+            thin=volume.spec.thin,
+        )
+        wanted = Wanted(
+            volume=volume.meta.id,
+            replicas=volume.spec.replicas,
+            claim=claim,
+            nodes=volume.spec.nodes,
+            source_nodes=frozenset(r.node for r in in_sync(source)) if source else None,
+        )
+        found = place(wanted, await self._ledgers.members(pool))
+        if isinstance(found, Unplaceable):
+            return await self._unplaced(volume, _word(found.code.value), found.reason)
+        for node in found.nodes:
+            why_not = await self._ledgers.claim(pool, node, volume.meta.id, claim)
+            if why_not is not None:
+                return await self._unplaced(volume, _word(NO_SPACE.value), why_not)
+        now, where = self._runtime.clock.now(), dict.fromkeys(found.nodes, pool.meta.name)
+
+        def record(current: Volume) -> Volume:
+            fresh = current.meta.id == volume.meta.id and not current.status.replicas
+            if not fresh or current.meta.deleting_at is not None:
+                return current
+            return placed(current, where, found.reason, now)
+
+        await self._volumes.mutate(self._volumes.key_of(volume), record)
+        return None
+
+    def _source(self, volume: Volume) -> Volume | None:
+        return self._volumes.by_id(volume.status.source) if volume.status.source else None
+
+    async def _unplaced(self, volume: Volume, reason: str, message: str) -> float:
+        now = self._runtime.clock.now()
+        key = self._volumes.key_of(volume)
+        await self._volumes.mutate(key, lambda v: unplaced(v, reason, message, now))
+        return AGAIN_S
+
+    async def _assign(self, volume: Volume, nodes: tuple[str, ...]) -> None:
+        key, meta = self._volumes.key_of(volume), volume.meta
+        for node in nodes:
+            await self._assignments.assign(node, "volume", meta.id, key, meta.generation)
+
+    async def _forget(self, volume: Volume) -> None:
+        pool = self._pools.get(volume.spec.pool or "")
+        for member in pool.spec.members if pool else ():
+            assert pool is not None
+            await self._ledgers.release(pool.meta.id, member.node, volume.meta.id)
+        await self._volumes.remove(volume)
+
+
+def _failed(volume: Volume) -> Volume:
+    return volume.with_status(phase=Phase.FAILED, observed_generation=volume.meta.generation)
+
+
+def _word(code: str) -> str:
+    """An error code as a condition's reason: `volume.no_space` is `NoSpace`."""
+    return "".join(part.capitalize() for part in code.partition(".")[2].split("_"))

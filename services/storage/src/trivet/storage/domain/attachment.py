@@ -1,0 +1,64 @@
+"""Who may hold a volume, and when a new epoch begins.
+
+One holder at a time. The same holder on the same node gets the same answer as long as its graph
+is healthy; anything else (a broken graph, another node, an attachment that is ending) begins a
+new epoch, whose servers shut the former one out. An epoch is given out by compare-and-swap
+before anything is served under it, and never twice.
+"""
+
+from __future__ import annotations
+
+from trivet.contracts.errors import DELETING, Refused, Retry
+from trivet.contracts.storage.codes import ATTACHED, NOT_READY
+from trivet.contracts.storage.volume import Attachment, Volume
+from trivet.storage.domain.volume_status import in_sync, with_attachment
+
+SOON_S = 0.5
+
+
+def attach(volume: Volume, holder: str, node: str, broken_epoch: int | None) -> Volume:
+    """The volume held by `holder` on `node`; the same volume where it is so already.
+
+    `broken_epoch` is that of an attachment that was seen gone or broken on its node. Raises
+    `Refused(ATTACHED)`, `Refused(DELETING)`, `Retry(NOT_READY)`.
+    """
+    name, held = volume.meta.name, volume.status.attachment
+    if volume.meta.deleting_at is not None:
+        raise Refused(DELETING, f"volume {name} is being deleted")
+    if held is not None and held.holder != holder:
+        if held.detaching:
+            raise Retry(ATTACHED, f"{held.holder} lets go of {name}", retry_after_s=SOON_S)
+        raise Refused(ATTACHED, f"volume {name} is held by {held.holder} on {held.node}")
+    if not in_sync(volume):
+        raise Retry(
+            NOT_READY, f"volume {name} has no replica that is in sync", retry_after_s=SOON_S
+        )
+    if held is not None and held.node == node and not held.detaching and held.epoch != broken_epoch:
+        return volume
+    epoch = volume.status.epoch + 1
+    made = Attachment(holder=holder, node=node, epoch=epoch)
+    return with_attachment(volume.with_status(epoch=epoch), made)
+
+
+def detach(volume: Volume, holder: str) -> Volume:
+    """The volume with its attachment ending; the same volume where `holder` holds nothing."""
+    held = volume.status.attachment
+    if held is None or held.holder != holder:
+        return volume
+    return with_attachment(volume, held.model_copy(update={"detaching": True}))
+
+
+def attached(volume: Volume, epoch: int, socket: str, export: str) -> Volume:
+    """The volume with the attachment of that epoch made; unchanged if a newer one began."""
+    held = volume.status.attachment
+    if held is None or held.epoch != epoch or held.detaching:
+        return volume
+    return with_attachment(volume, held.model_copy(update={"socket": socket, "export": export}))
+
+
+def detached(volume: Volume, node: str) -> Volume:
+    """The volume free, if its attachment on `node` was ending."""
+    held = volume.status.attachment
+    if held is None or held.node != node or not held.detaching:
+        return volume
+    return with_attachment(volume, None)

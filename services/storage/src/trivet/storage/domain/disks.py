@@ -1,0 +1,37 @@
+"""Disks: what a disk is called, and what may be done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from trivet.contracts.errors import Refused
+from trivet.contracts.storage.codes import DISK_NOT_BLANK
+from trivet.contracts.storage.disk import Disk, DiskFacts, DiskRole
+
+
+def disk_name(node: str, facts: DiskFacts) -> str:
+    """A name for a disk that stays its own: the node, and its serial as far as names go.
+
+    A serial that a name can't hold is told apart by a digest of it.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", facts.serial.lower()).strip("-")
+    name = f"{node}-{plain}".rstrip("-")
+    if plain == facts.serial and len(name) <= 63:
+        return name
+    digest = hashlib.sha256(facts.serial.encode()).hexdigest()[:8]
+    return f"{name[: 63 - 9].rstrip('-')}-{digest}"
+
+
+def check_role(before: Disk, role: DiskRole) -> None:
+    """Raise `Refused(DISK_NOT_BLANK)` unless the disk may take `role`."""
+    if role is before.spec.role or role is DiskRole.NONE:
+        return
+    facts = before.status.facts
+    if facts is None or facts.holds != "":
+        holds = facts.holds if facts else "unknown"
+        raise Refused(
+            DISK_NOT_BLANK,
+            f"disk {before.meta.name} holds: {holds}",
+            hint="only a disk that was proven blank can be given a role",
+        )

@@ -1,0 +1,229 @@
+"""What a node has to do for a volume: desired and observed in, actions out.
+
+The rules are a ladder from what frees to what takes: graphs that may not be here any more are
+ended before servers, servers before replicas; then replicas are made and grown; then the graph
+that should be here is. A graph that vanished after its holder was told of it (a reboot) is not
+made again until the holder asks: it may have moved on. A replica is removed only for a volume
+that is being deleted, that nobody holds and from which nobody is still being copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
+from trivet.contracts.storage.volume import Replica, ReplicaState, Volume
+from trivet.storage.domain.volume_status import replica_on
+
+DELETE_GRACE = timedelta(seconds=60)
+"""How long a deletion waits for nodes that don't answer."""
+
+
+@dataclass(frozen=True)
+class EndGraph:
+    """Detach what is attached here."""
+
+
+@dataclass(frozen=True)
+class NoteDetached:
+    """Record that the attachment of this node is over."""
+
+
+@dataclass(frozen=True)
+class EndServing:
+    """End servers of epochs below that."""
+
+    below_epoch: int
+
+
+@dataclass(frozen=True)
+class RemoveReplica:
+    """Remove the replica of this node."""
+
+
+@dataclass(frozen=True)
+class NoteRemoved:
+    """Record that this node has no replica any more."""
+
+
+@dataclass(frozen=True)
+class NoteLost:
+    """Record that a replica that was in sync is not there."""
+
+
+@dataclass(frozen=True)
+class MakeReplica:
+    """Make the replica, with its content, and record it."""
+
+
+@dataclass(frozen=True)
+class GrowReplica:
+    """Grow the replica, and record it."""
+
+
+@dataclass(frozen=True)
+class NoteReplica:
+    """Record the replica as it is."""
+
+
+@dataclass(frozen=True)
+class MakeGraph:
+    """Serve all replicas under that epoch, attach the volume, and record it."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """This node has nothing to do with the volume any more."""
+
+
+Action = (
+    EndGraph
+    | NoteDetached
+    | EndServing
+    | RemoveReplica
+    | NoteRemoved
+    | NoteLost
+    | MakeReplica
+    | GrowReplica
+    | NoteReplica
+    | MakeGraph
+    | Release
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a node has of a volume. `copied_from`: another volume is still made from it."""
+
+    record: ReplicaRecord | None = None
+    attached: AttachedVolume | None = None
+    copied_from: bool = False
+
+
+def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
+    """What `node` does now, in order."""
+    replica = replica_on(volume, node)
+    if replica is None and not _held_here(volume, node):
+        ending = _endings(volume, node, seen)
+        return ending or (() if seen.record else (Release(),))
+    actions = list(_endings(volume, node, seen))
+    if volume.meta.deleting_at is not None:
+        return (*actions, *_removal(volume, replica, seen))
+    if replica is not None:
+        actions.extend(_keeping(volume, replica, seen.record))
+    held = volume.status.attachment
+    if held and held.node == node and not held.detaching and held.socket is None:
+        actions.append(MakeGraph(held.epoch))
+    return tuple(actions)
+
+
+def _held_here(volume: Volume, node: str) -> bool:
+    held = volume.status.attachment
+    return held is not None and held.node == node
+
+
+def _endings(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
+    held, actions = volume.status.attachment, list[Action]()
+    here = held if held is not None and held.node == node and not held.detaching else None
+    if seen.attached and (here is None or here.epoch > seen.attached.epoch):
+        actions.append(EndGraph())
+    if held is not None and held.node == node and held.detaching:
+        actions.append(NoteDetached())
+    # Servers of the present epoch stay while somebody holds the volume, on whatever node.
+    over = volume.status.epoch if held is not None else volume.status.epoch + 1
+    if seen.record and seen.record.serving is not None and seen.record.serving < over:
+        actions.append(EndServing(over))
+    return tuple(actions)
+
+
+def _removal(volume: Volume, replica: Replica | None, seen: Seen) -> tuple[Action, ...]:
+    if volume.status.attachment is not None or replica is None or seen.copied_from:
+        return ()
+    if seen.record is not None:
+        return (EndServing(volume.status.epoch + 1), RemoveReplica(), NoteRemoved())
+    return (NoteRemoved(),)
+
+
+def _keeping(volume: Volume, replica: Replica, record: ReplicaRecord | None) -> tuple[Action, ...]:
+    if replica.state is ReplicaState.CREATING:
+        # An incomplete or absent replica is made, a complete one found: the same act.
+        return (MakeReplica(),)
+    if replica.state is ReplicaState.IN_SYNC and (record is None or not record.complete):
+        return (NoteLost(),)
+    if record is None or replica.state is ReplicaState.LOST:
+        return ()
+    if record.size_bytes < volume.spec.size_bytes:
+        return (GrowReplica(),)
+    if record.size_bytes != replica.size_bytes:
+        return (NoteReplica(),)
+    return ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Choose nodes, claim their space, record them."""
+
+
+@dataclass(frozen=True)
+class AssignTo:
+    """Point these nodes' agents at the volume."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LeaveBehind:
+    """Give up waiting for these nodes: write down that their replicas are to be removed."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Give the space back, and remove the volume."""
+
+
+@dataclass(frozen=True)
+class LookAgain:
+    """Look again after that long."""
+
+    after_s: float
+
+
+ClusterAction = Place | AssignTo | LeaveBehind | Forget | LookAgain
+
+
+def plan_in_cluster(volume: Volume, now: datetime) -> tuple[ClusterAction, ...]:
+    """What the controller does now for a volume, in order."""
+    nodes = tuple(dict.fromkeys(r.node for r in volume.status.replicas))
+    held = volume.status.attachment
+    concerned = tuple(dict.fromkeys((*nodes, *((held.node,) if held else ()))))
+    if volume.meta.deleting_at is None:
+        return (AssignTo(concerned),) if nodes else (Place(),)
+    if held is not None:
+        return (AssignTo(concerned),)
+    if not nodes:
+        return (Forget(),)
+    left = volume.meta.deleting_at + DELETE_GRACE - now
+    if left > timedelta(0):
+        return (AssignTo(concerned), LookAgain(left.total_seconds()))
+    return (LeaveBehind(nodes), Forget())
+
+
+def copied_from(source: Volume, volumes: tuple[Volume, ...]) -> bool:
+    """Whether some volume is still to be made from `source`: until then it must stay."""
+    for volume in volumes:
+        if volume.spec.source is None or volume.meta.deleting_at is not None:
+            continue
+        if volume.meta.project != source.meta.project or volume.meta.id == source.meta.id:
+            continue
+        waits = not volume.status.replicas and volume.spec.source.volume == source.meta.name
+        makes = volume.status.source == source.meta.id and any(
+            r.state is ReplicaState.CREATING for r in volume.status.replicas
+        )
+        if waits or makes:
+            return True
+    return False

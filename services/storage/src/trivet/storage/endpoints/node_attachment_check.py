@@ -1,0 +1,23 @@
+"""Tell whether a volume is attached on this node, and healthy."""
+
+from __future__ import annotations
+
+from trivet.contracts.storage.endpoints.node_attachment_check import (
+    ENDPOINT,
+    CheckRequest,
+    CheckResponse,
+)
+from trivet.runtime.call import Call
+from trivet.runtime.service import Service
+from trivet.storage.parts import Parts
+
+
+def wire(service: Service, parts: Parts) -> None:
+    """Answer `attachment.check`."""
+
+    async def check(request: CheckRequest, call: Call) -> CheckResponse:
+        graphs = await parts.engine.attached()
+        found = next((a for a in graphs if a.volume == request.volume), None)
+        return CheckResponse(attached=found)
+
+    service.handle(ENDPOINT, check)

@@ -1,0 +1,54 @@
+"""The common operations on pools."""
+
+from __future__ import annotations
+
+from trivet.contracts.errors import IN_USE, INVALID, REFERENCE, FieldError, Refused
+from trivet.contracts.storage.disk import DiskRole
+from trivet.contracts.storage.endpoints.pools import CRUD
+from trivet.contracts.storage.pool import Pool, PoolMember
+from trivet.runtime.crud import Hooks, immutable, serve_crud
+from trivet.runtime.service import Service
+from trivet.storage.domain.pools import in_pool
+from trivet.storage.parts import Parts
+
+
+def wire(service: Service, parts: Parts) -> None:
+    """Answer the common operations on pools."""
+
+    async def admit(before: Pool | None, after: Pool) -> Pool:
+        if before is not None:
+            immutable(before.spec, after.spec, "engine", "members")
+            return after
+        nodes = [m.node for m in after.spec.members]
+        if len(set(nodes)) != len(nodes):
+            raise Refused(INVALID, "spec.members: the same node twice")
+        for number, member in enumerate(after.spec.members):
+            _check_member(parts, number, member)
+        return after
+
+    async def may_delete(pool: Pool) -> None:
+        volumes = in_pool(parts.volumes.list(), pool.meta.name)
+        if volumes:
+            named = ", ".join(v.meta.name for v in volumes[:5])
+            raise Refused(
+                IN_USE,
+                f"pool {pool.meta.name} has {len(volumes)} volumes: {named}",
+                hint="delete its volumes first",
+            )
+
+    serve_crud(service, CRUD, Hooks[Pool](admit, ("storage",), may_delete))
+
+
+def _check_member(parts: Parts, number: int, member: PoolMember) -> None:
+    where = f"spec.members.{number}"
+    kinds = [bool(member.disks), member.file_gib is not None, member.path is not None]
+    if sum(kinds) != 1:
+        wrong = FieldError(where=where, message="exactly one of disks, file_gib, path")
+        raise Refused(INVALID, f"{where}: {wrong.message}", errors=(wrong,))
+    for name in member.disks:
+        disk = parts.disks.get(name)
+        if disk is None or disk.status.node != member.node:
+            raise Refused(REFERENCE, f"{where}: {member.node} has no disk {name}")
+        if disk.spec.role is not DiskRole.DATA:
+            hint = f"trivet disk edit {name} --role data"
+            raise Refused(INVALID, f"{where}: disk {name} has no role `data`", hint=hint)

@@ -1,0 +1,63 @@
+"""Attach a volume: the wish is recorded under a new epoch, then its node's agent is waited for."""
+
+from __future__ import annotations
+
+from trivet.contracts.errors import Retry, TrivetError
+from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.codes import NOT_READY
+from trivet.contracts.storage.endpoints.node_attachment_check import ENDPOINT as CHECK
+from trivet.contracts.storage.endpoints.node_attachment_check import CheckRequest
+from trivet.contracts.storage.endpoints.volume_attach import ENDPOINT, AttachRequest
+from trivet.contracts.storage.volume import VOLUME, Attachment, Volume
+from trivet.runtime.call import Call
+from trivet.runtime.crud import not_found
+from trivet.runtime.service import Service
+from trivet.storage.domain.attachment import attach as held_by
+from trivet.storage.parts import Parts
+
+ANSWER_BEFORE_S = 1.0
+
+
+def wire(service: Service, parts: Parts) -> None:
+    """Answer `volume.attach`."""
+    volumes = parts.volumes
+
+    async def attach(request: AttachRequest, call: Call) -> Attachment:
+        key = VOLUME.key(request.project, request.name)
+        volume = await volumes.fresh(key)
+        if volume is None:
+            raise not_found(VOLUME, request.name, request.project)
+        broken = await _broken_epoch(parts, volume, request)
+        held = await volumes.mutate(key, lambda v: held_by(v, request.holder, request.node, broken))
+        if held is None:
+            raise not_found(VOLUME, request.name, request.project)
+        epoch = held.status.epoch
+        wait_s = (call.remaining_s or ENDPOINT.timeout_s) - ANSWER_BEFORE_S
+        seen = await volumes.wait_for(key, lambda v: v is None or _is_there(v, epoch), wait_s)
+        if seen is None or not _is_there(seen, epoch) or seen.status.attachment is None:
+            detail = f"volume {request.name} is not attached on {request.node} yet"
+            raise Retry(NOT_READY, detail, retry_after_s=1.0)
+        return seen.status.attachment
+
+    service.handle(ENDPOINT, attach)
+
+
+def _is_there(volume: Volume, epoch: int) -> bool:
+    held = volume.status.attachment
+    return held is not None and held.epoch >= epoch and held.socket is not None
+
+
+async def _broken_epoch(parts: Parts, volume: Volume, request: AttachRequest) -> int | None:
+    """The epoch of the present attachment, if its node says that it is gone or broken."""
+    held = volume.status.attachment
+    if held is None or held.socket is None or held.node != request.node:
+        return None
+    asked = CheckRequest(volume=ResourceId(volume.meta.id))
+    try:
+        answer = await parts.runtime.client.call(CHECK, asked, node=held.node)
+    except TrivetError:
+        # Unknown is not broken: the holder gets what is on record, and finds out.
+        return None
+    there = answer.attached
+    whole = there is not None and there.healthy and there.epoch == held.epoch
+    return None if whole else held.epoch

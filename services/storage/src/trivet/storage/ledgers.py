@@ -1,0 +1,93 @@
+"""The ledgers of promised space in the store: one a pool member, changed by compare-and-swap.
+
+A promise is made before anything is written to a disk, and taken back when the volume is gone;
+`sweep` takes back what a killed process left behind, once the store positively lacks the volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.pool import Pool
+from trivet.runtime.store import Store
+from trivet.storage.domain.space import Ledger, Member, SpaceClaim
+
+ATTEMPTS = 50
+
+
+def ledger_key(pool: ResourceId, node: str) -> str:
+    """The key of a member's ledger."""
+    return f"ledger.{pool}.{node}"
+
+
+class Ledgers:
+    """Reads and changes ledgers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def members(self, pool: Pool) -> tuple[Member, ...]:
+        """The pool's members whose space is known, with what is promised of it."""
+        return tuple(
+            [
+                Member(usage, await self.read(pool.meta.id, usage.node), pool.spec.overcommit)
+                for usage in pool.status.usage
+            ]
+        )
+
+    async def read(self, pool: ResourceId, node: str) -> Ledger:
+        """A member's ledger as the store has it now."""
+        entry = await self._store.get(ledger_key(pool, node))
+        return Ledger.model_validate_json(entry.value) if entry else Ledger()
+
+    async def claim(
+        self, pool: Pool, node: str, volume: ResourceId, claim: SpaceClaim
+    ) -> str | None:
+        """Promise a volume space on a member; why that can't be, or None: it is promised."""
+        usage = next((u for u in pool.status.usage if u.node == node), None)
+        if usage is None:
+            return f"{node} has not told its space yet"
+        refusal: list[str] = []
+
+        def promise(ledger: Ledger) -> Ledger:
+            refusal.clear()
+            why = Member(usage, ledger, pool.spec.overcommit).refusal(volume, claim)
+            if why is not None:
+                refusal.append(why)
+                return ledger
+            had = ledger.claims.get(volume)
+            if had is not None and had.size_bytes >= claim.size_bytes:
+                return ledger
+            return ledger.with_claim(volume, claim)
+
+        await self._change(pool.meta.id, node, promise)
+        return refusal[0] if refusal else None
+
+    async def release(self, pool: ResourceId, node: str, volume: ResourceId) -> None:
+        """Take a promise back; none there is fine."""
+        await self._change(pool, node, lambda ledger: ledger.without(volume))
+
+    async def _change(
+        self, pool: ResourceId, node: str, change: Callable[[Ledger], Ledger]
+    ) -> None:
+        key = ledger_key(pool, node)
+        for _ in range(ATTEMPTS):
+            entry = await self._store.get(key)
+            before = Ledger.model_validate_json(entry.value) if entry else Ledger()
+            after = change(before)
+            if after == before:
+                return
+            value = after.model_dump_json().encode()
+            try:
+                if entry is None:
+                    await self._store.create(key, value)
+                else:
+                    await self._store.update(key, value, entry.revision)
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+                continue
+            return
+        raise Retry(CONFLICT, f"{key} is being changed by too many at once", retry_after_s=0.5)

@@ -1,0 +1,110 @@
+"""The duty of a node's agent towards pools: open those that have a part here, tell their usage.
+
+A pool is opened before its volumes are looked at; a pool that is being deleted is closed, and
+destroyed once it is empty.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from trivet.contracts.errors import TrivetError
+from trivet.contracts.resource import Condition
+from trivet.contracts.storage.disk import Disk
+from trivet.contracts.storage.engine import PoolOnNode, VolumeEngine
+from trivet.contracts.storage.pool import Pool, PoolMember
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+from trivet.storage.domain import pools as domain
+
+log = logging.getLogger(__name__)
+
+
+class PoolAgent:
+    """Opens and closes this node's parts of pools."""
+
+    def __init__(
+        self,
+        service: Service,
+        pools: Collection[Pool],
+        disks: Collection[Disk],
+        engine: VolumeEngine,
+    ) -> None:
+        self._runtime = service.runtime
+        self._pools = pools
+        self._disks = disks
+        self._engine = engine
+        self._opened: list[Callable[[], None]] = []
+        self._reconciler = Reconciler(
+            "pool agent",
+            self._reconcile,
+            clock=self._runtime.clock,
+            keys=lambda: [pools.key_of(p) for p in pools.list() if self._member(p)],
+            resync_s=self._runtime.settings.storage.look_s,
+        )
+        pools.on_change(self._changed)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    def on_opened(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when a pool has become usable here."""
+        self._opened.append(callback)
+
+    def _changed(self, key: str) -> None:
+        pool = self._pools.by_key(key)
+        if pool is None or self._member(pool) is None:
+            return
+        here = any(u.node == self._runtime.node for u in pool.status.usage)
+        # Usage is written by this very agent: only what is asked for wakes it.
+        if not here or pool.meta.deleting_at is not None:
+            self._reconciler.wake(key)
+
+    def _member(self, pool: Pool) -> PoolMember | None:
+        node = self._runtime.node
+        return next((m for m in pool.spec.members if m.node == node), None)
+
+    async def _reconcile(self, key: str) -> float | None:
+        pool = await self._pools.fresh(key)
+        member = self._member(pool) if pool is not None else None
+        if pool is None or member is None:
+            return None
+        node = self._runtime.node
+        if pool.meta.deleting_at is not None:
+            await self._engine.close_pool(pool.meta.id, destroy=True)
+            await self._pools.mutate(key, lambda p: domain.without_usage(p, node))
+            return None
+        devices = tuple(
+            disk.status.facts.device
+            for name in member.disks
+            if (disk := self._disks.get(name)) is not None and disk.status.facts is not None
+        )
+        spec = PoolOnNode(id=pool.meta.id, name=pool.meta.name, member=member, devices=devices)
+        try:
+            usage = await self._engine.open_pool(spec)
+        except TrivetError as error:
+            await self._tell(key, "false", "OpenFailed", error.detail)
+            raise
+        usage = usage.model_copy(update={"node": node})
+        await self._pools.mutate(key, lambda p: domain.with_usage(p, usage))
+        await self._tell(key, "true", "Open", "")
+        for callback in self._opened:
+            callback()
+        return None
+
+    async def _tell(self, key: str, status: str, reason: str, message: str) -> None:
+        told = Condition.model_validate(
+            {
+                "type": f"Open-{self._runtime.node}",
+                "status": status,
+                "reason": reason,
+                "message": message,
+            }
+        )
+        now = self._runtime.clock.now()
+        await self._pools.mutate(
+            key, lambda p: p.model_copy(update={"status": p.status.with_condition(told, now)})
+        )

@@ -1,0 +1,138 @@
+"""How a node's agent does what a volume's plan says: one branch an action.
+
+What is recorded is recorded by compare-and-swap over what is there by then; an attachment is
+only told for the epoch it was made for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from trivet.contracts.errors import CONFLICT, INTERNAL, Fatal, Retry
+from trivet.contracts.storage.endpoints.node_replica_serve import ENDPOINT as SERVE
+from trivet.contracts.storage.endpoints.node_replica_serve import ServeRequest
+from trivet.contracts.storage.engine import (
+    AttachSpec,
+    ReplicaRecord,
+    ReplicaSpec,
+    ServedReplica,
+    VolumeEngine,
+)
+from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.volume import CloneMode, Replica, ReplicaState, Volume
+from trivet.runtime.collection import Collection
+from trivet.runtime.service import Runtime
+from trivet.storage.domain import attachment
+from trivet.storage.domain import volume_plan as do
+from trivet.storage.domain.volume_status import in_sync, with_replica
+
+Change = Callable[[Volume], Volume]
+
+
+class VolumeEffects:
+    """Applies actions on this node."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        volumes: Collection[Volume],
+        pools: Collection[Pool],
+        engine: VolumeEngine,
+    ) -> None:
+        self._runtime = runtime
+        self._volumes = volumes
+        self._pools = pools
+        self._engine = engine
+
+    async def apply(self, volume: Volume, action: do.Action) -> None:
+        """Do `action` for `volume`."""
+        id_, node = volume.meta.id, self._runtime.node
+        match action:
+            case do.EndGraph():
+                await self._engine.detach(id_)
+            case do.NoteDetached():
+                await self._write(volume, lambda v: attachment.detached(v, node))
+            case do.EndServing(below):
+                await self._engine.end_serving(id_, below)
+            case do.RemoveReplica():
+                await self._engine.remove(id_)
+            case do.NoteRemoved():
+                await self._write(volume, lambda v: with_replica(v, node, lambda r: None))
+            case do.NoteLost():
+                await self._write(volume, lambda v: with_replica(v, node, _lost))
+            case do.MakeReplica():
+                await self._note(volume, await self._engine.create(self._spec(volume)))
+            case do.GrowReplica():
+                size, generation = volume.spec.size_bytes, volume.meta.generation
+                await self._note(volume, await self._engine.grow(id_, size, generation))
+            case do.NoteReplica():
+                records = await self._engine.replicas()
+                for record in (r for r in records if r.volume == id_):
+                    await self._note(volume, record)
+            case do.MakeGraph(epoch):
+                await self._attach(volume, epoch)
+            case do.Release():
+                raise Fatal(INTERNAL, "a release is the agent's own")
+
+    def _spec(self, volume: Volume) -> ReplicaSpec:
+        pool = self._pools.get(volume.status.pool or "")
+        if pool is None:
+            raise Retry(CONFLICT, f"pool {volume.status.pool} is not known here yet")
+        source = volume.spec.source
+        return ReplicaSpec(
+            volume=volume.meta.id,
+            pool=pool.meta.id,
+            size_bytes=volume.spec.size_bytes,
+            generation=volume.meta.generation,
+            thin=volume.spec.thin,
+            source=volume.status.source if source else None,
+            linked=source is None or source.mode is CloneMode.LINKED,
+        )
+
+    async def _note(self, volume: Volume, record: ReplicaRecord) -> None:
+        def made(replica: Replica) -> Replica:
+            return replica.model_copy(
+                update={
+                    "state": ReplicaState.IN_SYNC,
+                    "reason": "",
+                    "size_bytes": record.size_bytes,
+                    "used_bytes": record.used_bytes,
+                }
+            )
+
+        await self._write(volume, lambda v: with_replica(v, self._runtime.node, made))
+
+    async def _attach(self, volume: Volume, epoch: int) -> None:
+        """Serve every replica in sync under the new epoch (which ends the older ones), the
+        local one first, and make the graph over them."""
+        node = self._runtime.node
+        nodes = sorted((r.node for r in in_sync(volume)), key=lambda n: n != node)
+        served = await asyncio.gather(*(self._serve(volume, epoch, n) for n in nodes))
+        spec = AttachSpec(
+            volume=volume.meta.id,
+            epoch=epoch,
+            size_bytes=volume.status.size_bytes,
+            replicas=tuple(served),
+        )
+        made = await self._engine.attach(spec)
+        await self._write(volume, lambda v: attachment.attached(v, epoch, made.socket, made.export))
+
+    async def _serve(self, volume: Volume, epoch: int, node: str) -> ServedReplica:
+        if node == self._runtime.node:
+            return await self._engine.serve(volume.meta.id, epoch)
+        request = ServeRequest(volume=volume.meta.id, epoch=epoch)
+        return await self._runtime.client.call(SERVE, request, node=node)
+
+    async def _write(self, volume: Volume, change: Change) -> None:
+        """Write what was done, unless the name has become another volume's meanwhile."""
+        await self._volumes.mutate(
+            self._volumes.key_of(volume),
+            lambda v: change(v) if v.meta.id == volume.meta.id else v,
+        )
+
+
+def _lost(replica: Replica) -> Replica:
+    return replica.model_copy(
+        update={"state": ReplicaState.LOST, "reason": "it is not on its node any more"}
+    )

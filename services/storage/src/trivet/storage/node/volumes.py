@@ -1,0 +1,131 @@
+"""The duty of a node's agent towards volumes: replicas, servers and graphs as the plan says.
+
+It looks at what it was assigned, plans by `domain/volume_plan`, and does what the plan says, in
+order; what fails is told in the volume's conditions and tried again. A pointer to a volume that
+the store positively lacks means that what is left of it here goes.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trivet.contracts.errors import TrivetError
+from trivet.contracts.keys import Assignment
+from trivet.contracts.model import ResourceId
+from trivet.contracts.resource import Condition
+from trivet.contracts.storage.engine import VolumeEngine
+from trivet.contracts.storage.volume import Volume
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+from trivet.storage.domain.volume_plan import Release, Seen, copied_from, plan_on_node
+from trivet.storage.node.volume_effects import VolumeEffects
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+COPIED_FROM_LOOK_S = 1.0
+
+
+class VolumeAgent:
+    """Keeps this node's parts of volumes."""
+
+    def __init__(
+        self,
+        service: Service,
+        volumes: Collection[Volume],
+        engine: VolumeEngine,
+        effects: VolumeEffects,
+    ) -> None:
+        self._runtime = service.runtime
+        self._assignments = service.assignments
+        self._assigned = service.assigned()
+        self._volumes = volumes
+        self._engine = engine
+        self._effects = effects
+        self._reconciler = Reconciler(
+            "volume agent",
+            self._reconcile,
+            clock=self._runtime.clock,
+            keys=self._ids,
+            bound=WORKERS,
+            resync_s=self._runtime.settings.storage.look_s,
+        )
+        self._assigned.on_change(lambda kind, key: self._wake_key(key))
+        volumes.on_change(self._wake_key)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    def wake_all(self) -> None:
+        """Look at all volumes of this node soon."""
+        for id_ in self._ids():
+            self._reconciler.wake(id_)
+
+    def _ids(self) -> list[str]:
+        return [p.id for p in self._assigned.pointers("volume")]
+
+    def _wake_key(self, key: str) -> None:
+        for pointer in self._assigned.pointers("volume"):
+            if pointer.key == key:
+                self._reconciler.wake(pointer.id)
+
+    async def _reconcile(self, id_: str) -> float | None:
+        pointer = next((p for p in self._assigned.pointers("volume") if p.id == id_), None)
+        if pointer is None:
+            return None
+        volume = await self._volumes.fresh(pointer.key)
+        if volume is None or volume.meta.id != id_:
+            await self._clear(pointer)
+            return None
+        seen = await self._look(volume)
+        try:
+            for action in plan_on_node(volume, self._runtime.node, seen):
+                if isinstance(action, Release):
+                    await self._assignments.release(self._runtime.node, "volume", pointer.id)
+                    return None
+                await self._effects.apply(volume, action)
+        except TrivetError as error:
+            await self._tell(pointer.key, error)
+            raise
+        if any(c.type == "Served" and c.status == "false" for c in volume.status.conditions):
+            await self._tell(pointer.key, None)
+        waits = volume.meta.deleting_at is not None and seen.copied_from
+        return COPIED_FROM_LOOK_S if waits else None
+
+    async def _look(self, volume: Volume) -> Seen:
+        id_ = volume.meta.id
+        records = await self._engine.replicas()
+        graphs = await self._engine.attached()
+        return Seen(
+            record=next((r for r in records if r.volume == id_), None),
+            attached=next((a for a in graphs if a.volume == id_), None),
+            copied_from=copied_from(volume, tuple(self._volumes.list(volume.meta.project))),
+        )
+
+    async def _clear(self, pointer: Assignment) -> None:
+        """Remove what is left here of a volume that the store does not have any more."""
+        log.info("volume %s is gone: what is left of it here goes", pointer.id)
+        await self._engine.detach(pointer.id)
+        record = await self._record(pointer.id)
+        if record is not None:
+            await self._engine.end_serving(pointer.id, record + 1)
+            await self._engine.remove(pointer.id)
+        await self._assignments.release(self._runtime.node, "volume", pointer.id)
+
+    async def _record(self, id_: ResourceId) -> int | None:
+        records = await self._engine.replicas()
+        return next((max(r.epoch, r.serving or 0) for r in records if r.volume == id_), None)
+
+    async def _tell(self, key: str, error: TrivetError | None) -> None:
+        told = Condition(
+            type="Served",
+            status="true" if error is None else "false",
+            reason="Served" if error is None else "Failed",
+            message=error.detail if error else "",
+        )
+        now = self._runtime.clock.now()
+        await self._volumes.mutate(
+            key, lambda v: v.model_copy(update={"status": v.status.with_condition(told, now)})
+        )
