@@ -70,6 +70,10 @@ class Assigned:
         """The keys of all resources of `kind` that are assigned to the node."""
         return [p.key for p in self._pointers.values() if p.kind == kind]
 
+    def pointers(self, kind: str) -> list[Assignment]:
+        """All pointers of `kind`."""
+        return [p for p in self._pointers.values() if p.kind == kind]
+
     def has(self, kind: str, id_: str) -> bool:
         """Whether that resource is assigned to the node."""
         return f"{self.prefix}{kind}.{id_}" in self._pointers

@@ -40,9 +40,17 @@ class Running:
 
 
 class Harness:
-    """Services on one memory broker. `folder` is where drivers may keep things."""
+    """Services on one memory broker. `folder` is where drivers may keep things; `configs` are
+    their configurations, by driver."""
 
-    def __init__(self, folder: Path, *, plugins: tuple[Any, ...] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plugins: tuple[Any, ...] = (),
+        configs: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.broker = MemoryBroker()
         self.folder = folder
         self.settings = Settings.model_validate(
@@ -50,6 +58,7 @@ class Harness:
                 "node": "n1",
                 "state_dir": folder / "state",
                 "run_dir": folder / "run",
+                "plugins": configs or {},
                 **settings,
             }
         )

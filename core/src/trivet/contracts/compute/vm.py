@@ -80,7 +80,8 @@ class Hardware(Model):
 
 
 class VmSpec(Model):
-    """What is asked of a VM."""
+    """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
+    the image's size is made."""
 
     vcpus: int = Field(default=1, ge=1, le=256)
     memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
@@ -103,8 +104,6 @@ class VmSpec(Model):
         names = [d.name for d in self.disks]
         if len(set(names)) != len(names):
             raise ValueError("two disks have the same name")
-        if self.image and not self.disks:
-            raise ValueError("an image needs a disk to go on: disks[0]")
         if self.cpu.pin and len(self.cpu.pin) != self.vcpus:
             raise ValueError("cpu.pin names one processor for each vcpu")
         return self

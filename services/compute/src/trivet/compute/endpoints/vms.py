@@ -15,9 +15,10 @@ from trivet.compute.domain.vm_parts import check_names
 from trivet.compute.domain.vm_plan import CONTROLLER
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.endpoints.vms import CRUD
-from trivet.contracts.compute.vm import Vm, VmSpec
+from trivet.contracts.compute.vm import DiskRequest, Vm, VmSpec
 from trivet.contracts.endpoint import Crud, GetRequest
-from trivet.contracts.errors import NOT_FOUND, REFERENCE, FieldError, Refused
+from trivet.contracts.errors import INVALID, NOT_FOUND, REFERENCE, FieldError, Refused
+from trivet.contracts.model import GIB
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.resource import AnyResource
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
@@ -34,8 +35,9 @@ def wire(service: Service, parts: Parts) -> None:
         edited(before.spec.power if before else None, after.spec.power)
         unknown: list[FieldError] = []
         if before is None:
-            check_names(after.meta.name, after.spec)
             unknown += await _unknown(parts, after)
+            after = _with_disk(parts, after)
+            check_names(after.meta.name, after.spec)
         else:
             immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
         if before is None or before.spec.placement != after.spec.placement:
@@ -63,6 +65,19 @@ async def _unknown(parts: Parts, vm: Vm) -> list[FieldError]:
                 asked[crud.kind.name, name] = _asked(parts, crud, name, project, where)
     found = await asyncio.gather(*asked.values())
     return [error for error in found if error is not None]
+
+
+def _with_disk(parts: Parts, vm: Vm) -> Vm:
+    """A VM of an image that asks for no disk gets one of the image's size."""
+    if vm.spec.image is None or vm.spec.disks:
+        return vm
+    image = parts.images.get(vm.spec.image, vm.meta.project)
+    size_bytes = image.status.virtual_size_bytes if image else None
+    if size_bytes is None:
+        detail = f"image {vm.spec.image} is not imported yet, so the disk's size is not known"
+        raise Refused(INVALID, detail, hint="wait for the image, or say how large disks[0] is")
+    disk = DiskRequest(size_gib=-(-size_bytes // GIB))
+    return vm.model_copy(update={"spec": vm.spec.model_copy(update={"disks": (disk,)})})
 
 
 async def _image(parts: Parts, name: str, project: str | None) -> FieldError | None:
