@@ -60,6 +60,8 @@ DUPLICATE_IN_PROCESS = 10158
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 
+VERBS = {"publish": "publish", "subscription": "subscribe"}
+
 Hook = Callable[[], Awaitable[None]]
 
 
@@ -87,6 +89,8 @@ class Link:
         self.client = Client()
         self.inbox = f"_INBOX.{service}.{secrets.token_hex(8)}"
         self.up = asyncio.Event()
+        self.down = asyncio.Event()
+        self.down.set()
         self._closing = False
         self._last_error = ""
         self._tokens = itertools.count()
@@ -137,7 +141,7 @@ class Link:
         except BaseException:
             await link.close()
             raise
-        link.up.set()
+        link._set_up()
         return link
 
     @property
@@ -204,7 +208,7 @@ class Link:
             made = await self.client.subscribe(
                 subject, queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
             )
-            await self.client.flush(FLUSH_TIMEOUT_S)
+            await self.round_trip()
         except (nats.errors.Error, OSError) as error:
             raise Retry(UNAVAILABLE, f"can't subscribe to {subject}: {error}") from error
         if subject.lower() in self._denied_subscriptions:
@@ -229,14 +233,31 @@ class Link:
     async def close(self) -> None:
         """Disconnect for good."""
         self._closing = True
-        self.up.clear()
+        self._set_down()
         try:
             if self.client.is_connected:
-                await self.client.flush(FLUSH_TIMEOUT_S)
+                await self.round_trip()
         except (nats.errors.Error, OSError) as error:
             log.info("the last messages may not have left: %s", error)
         await self.client.close()
         self._break()
+
+    async def round_trip(self) -> None:
+        """Return when the server has worked through all that was sent so far.
+
+        Twice: the client's flush lets its ping overtake what it still has in its buffer, but
+        by the time that ping is answered the buffer has been written.
+        """
+        await self.client.flush(FLUSH_TIMEOUT_S)
+        await self.client.flush(FLUSH_TIMEOUT_S)
+
+    def _set_up(self) -> None:
+        self.up.set()
+        self.down.clear()
+
+    def _set_down(self) -> None:
+        self.up.clear()
+        self.down.set()
 
     def _break(self) -> None:
         for pending in self._pending.values():
@@ -260,7 +281,7 @@ class Link:
             self._last_error = text
             return
         what, subject = denied.groups()
-        log.error("bus: %s may not %s %s", self.service, what, subject)
+        log.error("bus: %s may not %s to %s", self.service, VERBS[what], subject)
         if what == "subscription":
             self._denied_subscriptions.add(subject)
             return
@@ -272,20 +293,20 @@ class Link:
     async def _disconnected(self) -> None:
         if not self._closing:
             log.warning("bus: disconnected")
-        self.up.clear()
+        self._set_down()
         self._break()
 
     async def _reconnected(self) -> None:
         log.info("bus: connected again")
         self._last_error = ""
-        self.up.set()
+        self._set_up()
         for hook in self._on_reconnect:
             task = asyncio.create_task(_run_hook(hook))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _closed(self) -> None:
-        self.up.clear()
+        self._set_down()
         self._break()
         if not self._closing:
             log.critical(

@@ -48,7 +48,16 @@ class _Found:
 class OutboxPublisher:
     """Publishes the outboxes of one bucket."""
 
-    def __init__(self, bus: Bus, store: Store, clock: Clock, published: Published) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        clock: Clock,
+        published: Published,
+        *,
+        clear_after_s: float = CLEAR_AFTER_S,
+    ) -> None:
+        self._clear_after_s = clear_after_s
         self._bus = bus
         self._store = store
         self._clock = clock
@@ -88,8 +97,8 @@ class OutboxPublisher:
         for item in record.outbox:
             await self._tell(item, item.id(self._store.bucket, found.revision))
         still_for = self._clock.monotonic() - found.at
-        if not record.gone and still_for < CLEAR_AFTER_S:
-            return CLEAR_AFTER_S - still_for
+        if not record.gone and still_for < self._clear_after_s:
+            return self._clear_after_s - still_for
         try:
             if record.gone:
                 await self._store.delete(key, found.revision)
@@ -101,7 +110,7 @@ class OutboxPublisher:
             if error.code is not CONFLICT:
                 raise
             # A newer record is on its way through the watch, or has come already.
-            return CLEAR_AFTER_S
+            return self._clear_after_s
         if self._found.get(key) is found:
             del self._found[key]
         return None

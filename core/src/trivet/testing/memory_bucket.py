@@ -97,5 +97,7 @@ class MemoryBucket:
         for change in sorted(ours, key=lambda c: c.revision):
             if change.value is not None or change.key in watcher.known:
                 watcher.offer(change)
+        for key in watcher.known - self.keys.keys():
+            watcher.offer(Change(key, None, self.revision))
         watcher.sync_due = True
         watcher.ready.set()

@@ -1,0 +1,109 @@
+"""The store in memory and on a real server, through one suite; faults and kills beside it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from trivet.contracts.errors import CONFLICT, TIMEOUT, UNAVAILABLE, Refused, Retry
+from trivet.testing.bus_world import BusWorld, MemoryWorld, NatsWorld
+from trivet.testing.memory_store import Fault, MemoryStore
+from trivet.testing.nats import NatsServer
+from trivet.testing.suites.store import StoreSuite
+
+
+class TestMemoryStore(StoreSuite):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[BusWorld]:
+        made = MemoryWorld()
+        yield made
+        await made.close()
+
+
+class TestNatsStore(StoreSuite):
+    @pytest.fixture
+    async def world(self, tmp_path: Path) -> AsyncIterator[BusWorld]:
+        server = NatsServer(tmp_path)
+        await server.start()
+        made = NatsWorld(server)
+        yield made
+        await made.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "there"),
+    [
+        (Fault.REFUSED_CONNECTION, UNAVAILABLE, False),
+        (Fault.LOST_BEFORE, TIMEOUT, False),
+        (Fault.LOST_AFTER, TIMEOUT, True),
+    ],
+)
+async def test_a_fault_strikes_once_before_or_after_the_write(
+    fault: Fault, code: object, there: bool
+) -> None:
+    store = MemoryStore()
+    store.fail(fault, when=lambda key: key == "k.a")
+    await store.create("k.b", b"")
+    with pytest.raises(Retry) as error:
+        await store.create("k.a", b"1")
+    assert error.value.code is code
+    assert (await store.get("k.a") is not None) is there
+    if not there:
+        await store.create("k.a", b"2")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_killed_server_keeps_every_acknowledged_write(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    server = NatsServer(tmp_path)
+    await server.start()
+    world = NatsWorld(server)
+    store = await world.store("compute")
+    counts = {f"k.{n}": (0, 0) for n in range(8)}
+    stop = False
+
+    async def count_up(key: str) -> None:
+        """Each acknowledged step is noted; after doubt, the store tells where it stands."""
+        while not stop:
+            value, revision = counts[key]
+            try:
+                data = b"%d" % (value + 1)
+                if revision:
+                    counts[key] = (value + 1, await store.update(key, data, revision))
+                else:
+                    counts[key] = (value + 1, await store.create(key, data))
+            except (Retry, Refused) as error:
+                if isinstance(error, Refused) and error.code is not CONFLICT:
+                    raise
+                counts[key] = await look(key, value)
+
+    async def look(key: str, value: int) -> tuple[int, int]:
+        while True:
+            try:
+                entry = await store.get(key)
+            except Retry:
+                await asyncio.sleep(0.02)
+                continue
+            found = (int(entry.value), entry.revision) if entry else (0, 0)
+            assert found[0] in (value, value + 1)
+            return found
+
+    counting = [asyncio.create_task(count_up(key)) for key in counts]
+    for _ in range(3):
+        goal = sum(value for value, _ in counts.values()) + chance.randint(50, 400)
+        while sum(value for value, _ in counts.values()) < goal:
+            await asyncio.sleep(0.005)
+            for done in counting:
+                if done.done():
+                    done.result()
+        await world.cut()
+        await world.mend()
+    stop = True
+    await asyncio.gather(*counting)
+    for key, (value, revision) in counts.items():
+        entry = await store.get(key)
+        assert entry is not None
+        assert (int(entry.value), entry.revision) == (value, revision)
+    await world.close()
