@@ -1,1 +1,4 @@
-"""Semantic fakes of every kind of driver: stricter than the real thing, faults in their configuration."""
+"""Semantic fakes of every kind of driver.
+
+They are stricter than the real thing, and have their faults in their configuration.
+"""

@@ -36,7 +36,8 @@ class PoolAgent:
         self._pools = pools
         self._disks = disks
         self._engine = engine
-        self._opened: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._open: set[str] = set()
         self._reconciler = Reconciler(
             "pool agent",
             self._reconcile,
@@ -52,7 +53,16 @@ class PoolAgent:
 
     def on_opened(self, callback: Callable[[], None]) -> None:
         """Call `callback` when a pool has become usable here."""
-        self._opened.append(callback)
+        self._callbacks.append(callback)
+
+    def is_open(self, pool: str) -> bool:
+        """Whether the pool of that name is open here: only then is a replica that is not
+        found there known to be missing."""
+        return pool in self._open
+
+    def all_open(self) -> bool:
+        """Whether all pools with a part here are open."""
+        return all(self.is_open(p.meta.name) for p in self._pools.list() if self._member(p))
 
     def _changed(self, key: str) -> None:
         pool = self._pools.by_key(key)
@@ -75,6 +85,7 @@ class PoolAgent:
         node = self._runtime.node
         if pool.meta.deleting_at is not None:
             await self._engine.close_pool(pool.meta.id, destroy=True)
+            self._open.discard(pool.meta.name)
             await self._pools.mutate(key, lambda p: domain.without_usage(p, node))
             return None
         devices = tuple(
@@ -86,12 +97,15 @@ class PoolAgent:
         try:
             usage = await self._engine.open_pool(spec)
         except TrivetError as error:
+            self._open.discard(pool.meta.name)
             await self._tell(key, "false", "OpenFailed", error.detail)
             raise
+        newly = pool.meta.name not in self._open
+        self._open.add(pool.meta.name)
         usage = usage.model_copy(update={"node": node})
         await self._pools.mutate(key, lambda p: domain.with_usage(p, usage))
         await self._tell(key, "true", "Open", "")
-        for callback in self._opened:
+        for callback in self._callbacks if newly else ():
             callback()
         return None
 

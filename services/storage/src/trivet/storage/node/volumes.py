@@ -19,12 +19,15 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
 from trivet.storage.domain.volume_plan import Release, Seen, copied_from, plan_on_node
+from trivet.storage.domain.volume_status import replica_on
+from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.volume_effects import VolumeEffects
 
 log = logging.getLogger(__name__)
 
 WORKERS = 8
 COPIED_FROM_LOOK_S = 1.0
+CLOSED_LOOK_S = 5.0
 
 
 class VolumeAgent:
@@ -36,6 +39,7 @@ class VolumeAgent:
         volumes: Collection[Volume],
         engine: VolumeEngine,
         effects: VolumeEffects,
+        pools: PoolAgent,
     ) -> None:
         self._runtime = service.runtime
         self._assignments = service.assignments
@@ -43,6 +47,7 @@ class VolumeAgent:
         self._volumes = volumes
         self._engine = engine
         self._effects = effects
+        self._pools = pools
         self._reconciler = Reconciler(
             "volume agent",
             self._reconcile,
@@ -53,6 +58,7 @@ class VolumeAgent:
         )
         self._assigned.on_change(lambda kind, key: self._wake_key(key))
         volumes.on_change(self._wake_key)
+        pools.on_opened(self.wake_all)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -77,8 +83,14 @@ class VolumeAgent:
             return None
         volume = await self._volumes.fresh(pointer.key)
         if volume is None or volume.meta.id != id_:
+            if not self._pools.all_open():
+                return CLOSED_LOOK_S
             await self._clear(pointer)
             return None
+        replica = replica_on(volume, self._runtime.node)
+        if replica is not None and not self._pools.is_open(volume.status.pool or ""):
+            # What lies in a pool that is not open is not seen: unknown never reads as lost.
+            return CLOSED_LOOK_S
         seen = await self._look(volume)
         try:
             for action in plan_on_node(volume, self._runtime.node, seen):
