@@ -1,1 +1,6 @@
-"""A Python client of the REST API, made from the endpoint declarations."""
+"""The Python client of Trivet's API: `Client`, its configuration, and Trivet's own errors."""
+
+from trivet.client.client import Client, SeenEvent
+from trivet.client.config import ClientConfig, load_config
+
+__all__ = ["Client", "ClientConfig", "SeenEvent", "load_config"]

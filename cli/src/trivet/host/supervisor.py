@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 NAME = "supervisor"
 LOOK_EVERY_S = 0.25
-PROBE_EVERY_S = 2.0
 
 
 @dataclass
@@ -46,7 +45,6 @@ class _Running:
     record: ProcessRecord | None = None
     state: RestartState = field(default_factory=RestartState)
     ready: bool = False
-    probed_at: float = 0.0
     last_exit: int | None = None
 
 
@@ -151,14 +149,11 @@ class Supervisor:
         log.info("started %s (pid %d)", unit.name, child.pid)
 
     def _probe(self, running: _Running) -> None:
-        now = time.monotonic()
-        if running.ready and now - running.probed_at < PROBE_EVERY_S:
+        if running.ready:
             return
-        running.probed_at = now
-        ready = readiness.ready(running.unit.name, self._layout, self._settings)
-        if ready != running.ready:
-            log.info("%s is %s", running.unit.name, "ready" if ready else "not ready")
-        running.ready = ready
+        if readiness.ready(running.unit.name, self._layout, self._settings):
+            log.info("%s is ready", running.unit.name)
+            running.ready = True
 
     def _provision(self) -> None:
         try:

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import uvloop
-from trivet.runtime.nats_bus import NatsBus
-from trivet.runtime.nats_store import NatsStore
 
 from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.logs import configure_logs
+from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.service import Runtime, Service
 from trivet.runtime.settings import Settings, load_settings

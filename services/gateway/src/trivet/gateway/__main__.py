@@ -8,7 +8,6 @@ import signal
 import sys
 
 import uvloop
-from trivet.runtime.nats_bus import NatsBus
 
 from trivet.contracts.errors import TrivetError
 from trivet.gateway.app import SERVICE, Gateway
@@ -16,6 +15,7 @@ from trivet.gateway.limits import Limits
 from trivet.gateway.server import listening_socket, serve
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.logs import configure_logs
+from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.settings import Settings, load_settings
 from trivet.runtime.telemetry import configure_telemetry
 

@@ -1,0 +1,273 @@
+"""The Python client of the API: every declared operation, typed, with Trivet's own errors.
+
+Nothing in it is written per resource: `client.vms.create(...)` is found by the kind's plural and
+the operation's verb, and `client.call(ENDPOINT, request)` is what all of it comes down to.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from trivet.client.config import ClientConfig
+from trivet.client.wire import error_of, http_request
+from trivet.contracts import all_codes
+from trivet.contracts.endpoint import (
+    SERVICES,
+    CreateRequest,
+    Endpoint,
+    ListRequest,
+    RequestT,
+    ResponseT,
+    declared,
+)
+from trivet.contracts.errors import (
+    INTERNAL,
+    MALFORMED,
+    TIMEOUT,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Fatal,
+    FieldError,
+    Refused,
+    Retry,
+)
+from trivet.contracts.event import CloudEvent
+from trivet.contracts.model import Model
+
+GRACE_S = 5.0
+"""On top of an operation's own time: the way there and back."""
+
+CONNECT_S = 5.0
+EVENT_SILENCE_S = 60.0
+"""A stream of events says at least that it is there; silent for so long, it is dead."""
+
+RECONNECT_S = 1.0
+_ModelT = TypeVar("_ModelT", bound=Model)
+
+all_codes.declare()
+
+
+@dataclass(frozen=True)
+class SeenEvent:
+    """An event and its place in the stream."""
+
+    seq: int
+    event: CloudEvent
+
+
+class Client:
+    """Calls the API at `url` with `token`; `ca_file` is the authority to trust."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        ca_file: Path | None = None,
+        *,
+        project: str = "default",
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.project = project
+        self._url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers=headers,
+            verify=_trust(ca_file) if self._url.startswith("https") else True,
+            transport=transport,
+            trust_env=False,
+        )
+
+    @classmethod
+    def of(cls, config: ClientConfig) -> Self:
+        """The client of a configuration."""
+        return cls(config.url, config.token, config.ca_file, project=config.project)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(
+        self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT, *, wait_s: float = 0
+    ) -> ResponseT:
+        """The response, or the error of the other side; `wait_s` (0-60) as `?wait=`."""
+        asked = http_request(endpoint, request, wait_s)
+        reply = self._send(
+            asked.method,
+            asked.path,
+            timeout_s=endpoint.timeout_s + wait_s + GRACE_S,
+            params=asked.query,
+            headers=asked.headers,
+            json=asked.body,
+        )
+        return _read(endpoint.response, reply.content)
+
+    def get_json(self, path: str) -> Any:
+        """What a path that is no operation answers (health, version, the document)."""
+        return self._send("GET", path, timeout_s=10 + GRACE_S).json()
+
+    def __getattr__(self, plural: str) -> Operations:
+        found = {
+            e.verb.replace("-", "_"): e
+            for service in SERVICES
+            for e in declared(service)
+            if e.http and e.kind and e.kind.plural.replace("-", "_") == plural
+        }
+        if not found:
+            raise AttributeError(f"there are no {plural}")
+        return Operations(self, found)
+
+    def events(
+        self,
+        subject: str | None = None,
+        *,
+        since: int | None = None,
+        project: str | None = None,
+    ) -> Iterator[SeenEvent]:
+        """Events from now on, or from `since`, for ever; a connection that breaks is made
+        again after the last event that came. A refusal is raised."""
+        last: int | None = None
+        while True:
+            query = {"subject": subject, "project": project, "since": since if not last else None}
+            headers = {"Last-Event-ID": str(last)} if last else {}
+            asked = {k: str(v) for k, v in query.items() if v is not None}
+            try:
+                for seen in self._stream(asked, headers):
+                    last = seen.seq
+                    yield seen
+            except Retry:
+                if last is None:
+                    raise
+            time.sleep(RECONNECT_S)
+
+    def _stream(self, query: dict[str, str], headers: dict[str, str]) -> Iterator[SeenEvent]:
+        timeout = httpx.Timeout(CONNECT_S, read=EVENT_SILENCE_S)
+        try:
+            with self._http.stream(
+                "GET", "/v1/events", params=query, headers=headers, timeout=timeout
+            ) as reply:
+                if reply.status_code != 200:
+                    retry_after = reply.headers.get("Retry-After")
+                    raise error_of(reply.status_code, reply.read(), retry_after)
+                seq = 0
+                for line in reply.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "id":
+                        seq = int(value)
+                    elif name == "data":
+                        yield SeenEvent(seq, _read(CloudEvent, value.encode()))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _send(self, method: str, path: str, *, timeout_s: float, **more: Any) -> httpx.Response:
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
+        try:
+            reply = self._http.request(method, path, timeout=timeout, **more)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if reply.is_success:
+            return reply
+        error_told = error_of(reply.status_code, reply.content, reply.headers.get("Retry-After"))
+        if error_told.code is UNAUTHENTICATED and "Authorization" not in self._http.headers:
+            hint = "run `trivet up` on a node, or set TRIVET_URL and TRIVET_TOKEN"
+            raise Refused(UNAUTHENTICATED, "no token is configured", hint=hint)
+        raise error_told
+
+    def _unreachable(self, error: httpx.TransportError) -> Retry | Refused:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            detail = f"the certificate of {self._url} is not trusted"
+            return Refused(UNAVAILABLE, detail, hint="ca_file names the authority to trust")
+        if isinstance(error, httpx.TimeoutException):
+            return Retry(TIMEOUT, f"no answer from {self._url}")
+        detail = f"can't reach {self._url}: {error}"
+        return Retry(UNAVAILABLE, detail, hint="`sudo ./trivet up` starts a node")
+
+
+class Operations:
+    """The operations of one kind, by verb: `client.vms.create(name="web", spec={...})`."""
+
+    def __init__(self, client: Client, endpoints: dict[str, Endpoint[Any, Any]]) -> None:
+        self._client = client
+        self._endpoints = endpoints
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        endpoint = self._endpoints.get(verb)
+        if endpoint is None:
+            raise AttributeError(f"no operation {verb}; there are {', '.join(self._endpoints)}")
+
+        def operate(name: str | None = None, *, wait_s: float = 0, **fields: Any) -> Any:
+            request = build_request(endpoint, name, fields, self._client.project)
+            return self._client.call(endpoint, request, wait_s=wait_s)
+
+        return operate
+
+
+def build_request(
+    endpoint: Endpoint[Any, Any], name: str | None, fields: dict[str, Any], project: str
+) -> Model:
+    """The request of an operation from its fields; `project` is where none is named.
+
+    A create takes `name`, `labels`, `project` and `spec`. A list with `project` None is over all
+    projects. Raises `Refused(MALFORMED)` naming each wrong field.
+    """
+    values = dict(fields)
+    in_project = endpoint.http is not None and "{project}" in endpoint.http.path
+    where = values.pop("project", project) if in_project else None
+    if issubclass(endpoint.request, CreateRequest):
+        meta = {"name": name, "labels": values.pop("labels", {}), "project": where}
+        values["meta"] = meta
+    else:
+        if name is not None:
+            values["name"] = name
+        if in_project and (where is not None or issubclass(endpoint.request, ListRequest)):
+            values["project"] = where
+    if isinstance(spec := values.get("spec"), Model):
+        values["spec"] = spec.model_dump(mode="json", exclude_unset=True)
+    try:
+        request: Model = endpoint.request.model_validate(values)
+    except ValidationError as error:
+        errors = tuple(
+            FieldError(where=".".join(str(p) for p in item["loc"]), message=item["msg"])
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        named = ", ".join(e.where for e in errors)
+        raise Refused(MALFORMED, f"not accepted: {named}", errors=errors) from error
+    return request
+
+
+def _read(model: type[_ModelT], content: bytes) -> _ModelT:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        hint = "client and gateway may be of different versions: `trivet version`"
+        raise Fatal(INTERNAL, f"the reply is no {model.__name__}", hint=hint) from error
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        detail = f"the authority in {ca_file} can't be read: {error}"
+        raise Refused(MALFORMED, detail, hint="ca_file in the client's configuration") from error
