@@ -22,6 +22,7 @@ from trivet.runtime.lease import (
 )
 from trivet.testing.memory_bus import MemoryBroker, MemoryBus
 from trivet.testing.memory_store import Fault, MemoryStore
+from trivet.testing.suites.bus import until
 
 ME, OTHER = "n1/a", "n2/b"
 TTL_S = 8.0
@@ -85,12 +86,6 @@ class Team:
             await asyncio.sleep(3600)
         finally:
             self.at_work -= 1
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.005)
 
 
 async def contend(lease: Lease, team: Team) -> None:
@@ -158,7 +153,7 @@ async def test_a_renewal_in_doubt_is_looked_up() -> None:
     for fault in (Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.REFUSED_CONNECTION):
         before = store.writes
         store.fail(fault)
-        await until(lambda before=before: store.writes >= before + 2)
+        await until(lambda before=before: store.writes >= before + 2)  # type: ignore[misc]
     assert lease.held
     assert team.terms == 1
     task.cancel()

@@ -80,9 +80,9 @@ def test_seeds_never_come_into_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    incomplete = plan(tmp_path, public_keys={i: "U" for i in IDENTITIES if i != "gateway"})
     with pytest.raises(ValueError, match="gateway"):
-        keys = {i: "U" for i in IDENTITIES if i != "gateway"}
-        server_config(plan(tmp_path, public_keys=keys))
+        server_config(incomplete)
 
 
 SERVICES_WITH_BUCKET = ("compute", "storage", "network", "security")
