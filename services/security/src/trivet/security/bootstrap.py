@@ -1,0 +1,51 @@
+"""Puts the security service together: the only place that wires."""
+
+from __future__ import annotations
+
+from trivet.contracts.security.firewall import FirewallBackend
+from trivet.contracts.security.group import SECURITY_GROUP
+from trivet.contracts.security.identity import PROJECT, ROLE, TOKEN, USER
+from trivet.contracts.security.identity_provider import IdentityProvider
+from trivet.runtime.service import Service
+from trivet.runtime.wiring import wire_endpoints
+from trivet.security.audit_trail import HEAD_PREFIX, PREFIX, AuditTrail
+from trivet.security.controllers.first_start import FirstStart
+from trivet.security.controllers.orphans import OrphanTokens
+from trivet.security.controllers.port_counts import PortCounts
+from trivet.security.identity import Identities
+from trivet.security.node.firewall_agent import FirewallAgent
+from trivet.security.parts import Parts, People
+
+
+async def bootstrap(service: Service) -> None:
+    """Open the drivers, and register endpoints, controllers and the agent."""
+    runtime, names = service.runtime, service.runtime.settings.security
+    people = People(
+        projects=service.collection(PROJECT),
+        roles=service.collection(ROLE),
+        users=service.collection(USER),
+        tokens=service.collection(TOKEN),
+    )
+    groups = service.collection(SECURITY_GROUP)
+    trail = AuditTrail(runtime.store)
+    service.feed.add(PREFIX, trail.take)
+    service.feed.add(HEAD_PREFIX, trail.take_head)
+    firewall: FirewallBackend = await runtime.driver("trivet_firewall_backends", names.firewall)
+    service.on_close(firewall.close)
+    agent = FirewallAgent(runtime, groups, firewall)
+    service.agent("firewall", agent.run)
+    identities = Identities(runtime, people, await _providers(service))
+    service.agent("token use", identities.run)
+    service.controller("first start", FirstStart(runtime, people, groups).run)
+    service.controller("orphans", OrphanTokens(runtime, people).run)
+    service.controller("port counts", PortCounts(runtime, groups).run)
+    wire_endpoints(service, Parts(runtime, people, groups, trail, identities, agent))
+
+
+async def _providers(service: Service) -> tuple[IdentityProvider, ...]:
+    opened: list[IdentityProvider] = []
+    for name in service.runtime.settings.security.identity:
+        provider = await service.runtime.driver("trivet_identity_providers", name)
+        service.on_close(provider.close)
+        opened.append(provider)
+    return tuple(opened)

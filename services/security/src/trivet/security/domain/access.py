@@ -1,0 +1,116 @@
+"""Who holds which rights, and who may give them: nobody gives what it does not have.
+
+Rights are permission patterns held in a project or in the cluster. A pattern has no wildcard
+but `*`, so that one pattern covers another exactly when it matches it as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from trivet.contracts.access import CLUSTER, Caller, Grant
+from trivet.contracts.errors import FORBIDDEN, INVALID, REFERENCE, FieldError, Refused
+from trivet.contracts.security.codes import LAST_ADMIN
+from trivet.contracts.security.identity import Role, RoleBinding, User
+
+_PATTERN = re.compile(r"^[a-z0-9*_-]+(\.[a-z0-9*_-]+){0,2}$")
+
+Roles = Mapping[str, Role]
+
+
+def grants_of(bindings: Iterable[RoleBinding], roles: Roles) -> tuple[Grant, ...]:
+    """What role bindings amount to; a role that is not there gives nothing."""
+    by_project: dict[str, set[str]] = {}
+    for binding in bindings:
+        role = roles.get(binding.role)
+        if role is not None:
+            by_project.setdefault(binding.project, set()).update(role.spec.permissions)
+    return tuple(
+        Grant(project=project, permissions=tuple(sorted(by_project[project])))
+        for project in sorted(by_project)
+    )
+
+
+def excess(have: Iterable[Grant], wanted: Iterable[Grant]) -> tuple[str, ...]:
+    """The rights in `wanted` that `have` does not cover, as `<pattern> in <project>`."""
+    held = tuple(have)
+    return tuple(
+        f"{permission} in {grant.project}"
+        for grant in wanted
+        for permission in grant.permissions
+        if not _covers(held, grant.project, permission)
+    )
+
+
+def _covers(have: Iterable[Grant], project: str, permission: str) -> bool:
+    return any(
+        grant.project in (CLUSTER, project)
+        and any(fnmatchcase(permission, pattern) for pattern in grant.permissions)
+        for grant in have
+    )
+
+
+def may_give(caller: Caller, wanted: Iterable[Grant], what: str) -> None:
+    """Refuse to let `caller` give or take rights that it does not have itself."""
+    missing = excess(caller.grants, wanted)
+    if missing:
+        raise Refused(
+            FORBIDDEN,
+            f"{what}: this takes rights that {caller.user} does not have: {missing[0]}",
+            hint="ask somebody who has them",
+        )
+
+
+def check_patterns(permissions: Iterable[str]) -> None:
+    """Refuse permission patterns that are none."""
+    errors = tuple(
+        FieldError(
+            where=f"spec.permissions.{number}",
+            message=f"{text!r} is not a permission pattern",
+            accepted="<service>.<kind>.<verb>, with * as the only wildcard",
+        )
+        for number, text in enumerate(permissions)
+        if not _PATTERN.match(text)
+    )
+    if errors:
+        raise Refused(INVALID, errors[0].message, errors=errors)
+
+
+def check_references(bindings: Iterable[RoleBinding], roles: Roles, projects: set[str]) -> None:
+    """Refuse role bindings that name a role or a project that is not there."""
+    errors = []
+    for number, binding in enumerate(bindings):
+        if binding.role not in roles:
+            errors.append(FieldError(where=f"spec.roles.{number}.role", message="no such role"))
+        if binding.project != CLUSTER and binding.project not in projects:
+            where = f"spec.roles.{number}.project"
+            errors.append(FieldError(where=where, message="no such project"))
+    if errors:
+        first = errors[0]
+        raise Refused(REFERENCE, f"{first.where}: {first.message}", errors=tuple(errors))
+
+
+def administrators(users: Iterable[User], roles: Roles) -> set[str]:
+    """The users who may do everything: what keeps a cluster from being locked for ever."""
+    everything = (Grant(project=CLUSTER, permissions=("*",)),)
+    return {
+        user.meta.name
+        for user in users
+        if not user.spec.disabled
+        and user.meta.deleting_at is None
+        and not excess(grants_of(user.spec.roles, roles), everything)
+    }
+
+
+def keep_an_administrator(
+    before: Iterable[User], after: Iterable[User], roles: Roles, roles_after: Roles
+) -> None:
+    """Refuse a change after which nobody could administer the cluster any more."""
+    if administrators(before, roles) and not administrators(after, roles_after):
+        raise Refused(
+            LAST_ADMIN,
+            "nobody would be left who may do everything in the cluster",
+            hint="give another user the role admin in '*' first",
+        )

@@ -1,0 +1,86 @@
+"""Which rules a node's firewall must hold: from the ports plugged there and the groups of all
+projects to one ruleset.
+
+A port that can't be protected as asked is left out, with the reason: it then passes nothing,
+which is the only safe answer to a rule that is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from trivet.contracts.model import ResourceId
+from trivet.contracts.security.firewall import Binding, FirewallState, GroupRules, Ruleset
+from trivet.contracts.security.group import Action, SecurityGroup
+
+GroupKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The ruleset, and why ports are missing from it."""
+
+    ruleset: Ruleset
+    reasons: Mapping[ResourceId, str]
+
+    @property
+    def protected(self) -> dict[ResourceId, int]:
+        """The generation of each port in the ruleset."""
+        return {b.port: b.generation for b in self.ruleset.ports}
+
+
+def assemble(bindings: Iterable[Binding], groups: Mapping[GroupKey, SecurityGroup]) -> Assembled:
+    """The ruleset for these ports, the same for the same input in whatever order."""
+    ports: list[Binding] = []
+    reasons: dict[ResourceId, str] = {}
+    used: dict[GroupKey, SecurityGroup] = {}
+    devices: dict[str, ResourceId] = {}
+    for binding in sorted(bindings, key=lambda b: (b.port, -b.generation)):
+        reason = _unfit(binding, groups, devices)
+        if reason is not None:
+            reasons.setdefault(binding.port, reason)
+            continue
+        devices[binding.device] = binding.port
+        ports.append(binding)
+        used |= {k: groups[k] for k in group_keys([binding])}
+    ruleset = Ruleset(
+        ports=tuple(ports), groups=tuple(_rules_of(used[key]) for key in sorted(used))
+    )
+    return Assembled(ruleset, reasons)
+
+
+def group_keys(bindings: Iterable[Binding]) -> set[GroupKey]:
+    """The groups that ports name."""
+    return {(b.project, name) for b in bindings for name in b.security_groups}
+
+
+def _unfit(
+    binding: Binding, groups: Mapping[GroupKey, SecurityGroup], devices: Mapping[str, ResourceId]
+) -> str | None:
+    missing = sorted(
+        name for project, name in group_keys([binding]) if (project, name) not in groups
+    )
+    if missing:
+        return f"there is no security group {missing[0]} in project {binding.project}"
+    if binding.device in devices:
+        return f"device {binding.device} is port {devices[binding.device]}'s"
+    return None
+
+
+def _rules_of(group: SecurityGroup) -> GroupRules:
+    ordered = sorted(group.spec.rules, key=lambda r: (r.priority, r.action is Action.ALLOW))
+    return GroupRules(
+        id=group.meta.id,
+        project=group.meta.project or "",
+        name=group.meta.name,
+        generation=group.meta.generation,
+        rules=tuple(ordered),
+    )
+
+
+def drifted(wanted: Ruleset, state: FirewallState) -> bool:
+    """Whether what is in force is not what is wanted."""
+    ports = {b.port: b.generation for b in wanted.ports}
+    groups = {g.id: g.generation for g in wanted.groups}
+    return state.ports != ports or state.groups != groups

@@ -1,0 +1,94 @@
+"""From a bearer token to a caller: Trivet's own tokens first, then what plugins know.
+
+Whoever proves a user, its rights are those of the user's record here, and a user that is
+disabled, being deleted or not there has none. When a token was last used is kept roughly and
+written from time to time, so that looking at a token costs no write.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from trivet.contracts.access import Caller
+from trivet.contracts.errors import TrivetError
+from trivet.contracts.security.identity import Token, User
+from trivet.contracts.security.identity_provider import IdentityProvider
+from trivet.runtime.service import Runtime
+from trivet.security.domain.access import grants_of
+from trivet.security.domain.tokens import parse, proves
+from trivet.security.parts import People
+
+log = logging.getLogger(__name__)
+
+USE_GRAIN = timedelta(minutes=5)
+
+
+class Identities:
+    """Tells who a bearer token belongs to."""
+
+    def __init__(
+        self, runtime: Runtime, people: People, providers: tuple[IdentityProvider, ...]
+    ) -> None:
+        self._runtime = runtime
+        self._people = people
+        self._providers = providers
+        self._used: dict[str, datetime] = {}
+
+    async def caller(self, bearer: str) -> Caller | None:
+        """The caller that the token proves now, or None.
+
+        Raises what a provider raised that could not tell, where no other could either.
+        """
+        own = self._own(bearer)
+        if own is not None:
+            return own
+        failure: TrivetError | None = None
+        for provider in self._providers:
+            try:
+                identity = await provider.identify(bearer)
+            except TrivetError as error:
+                log.warning("identity provider %s: %s", provider.name, error)
+                failure = error
+                continue
+            user = self._people.users.get(identity.user) if identity else None
+            if identity is not None and user is not None and _may_enter(user):
+                return self._as(user, identity.token_id)
+        if failure is not None:
+            raise failure
+        return None
+
+    def _own(self, bearer: str) -> Caller | None:
+        text = parse(bearer)
+        if text is None:
+            return None
+        token = self._people.tokens.by_id(text.id)
+        user = self._people.users.get(token.spec.user) if token else None
+        now = self._runtime.clock.now()
+        if not proves(text, token, user, now) or token is None or user is None:
+            return None
+        self._used[self._people.tokens.key_of(token)] = now
+        return self._as(user, token.meta.id)
+
+    def _as(self, user: User, token_id: str) -> Caller:
+        grants = grants_of(user.spec.roles, self._people.roles_now())
+        return Caller(user=user.meta.name, token_id=token_id, grants=grants)
+
+    async def run(self) -> None:
+        """Write down now and then which tokens were used."""
+        while True:
+            await self._runtime.clock.sleep(self._runtime.settings.security.look_s)
+            used, self._used = self._used, {}
+            for key, when in used.items():
+                await self._people.tokens.mutate(key, lambda t, when=when: _used_at(t, when))
+
+
+def _may_enter(user: User) -> bool:
+    return not user.spec.disabled and user.meta.deleting_at is None
+
+
+def _used_at(token: Token, when: datetime) -> Token:
+    known = token.status.last_used_at
+    if known is not None and when - known < USE_GRAIN:
+        return token
+    return token.with_status(last_used_at=when)
