@@ -106,7 +106,7 @@ class World:
                     self.firewalls.append(driver)
                 return driver
 
-            runtime.plugins.choose = keep  # type: ignore[method-assign]
+            runtime.plugins.choose = keep  # type: ignore[method-assign, assignment]
             spoil(service)
             await bootstrap(service)
 
@@ -350,7 +350,8 @@ async def test_roles_are_kept_while_held_and_built_in_ones_for_ever(world: World
 
 async def test_an_administrator_is_always_left(world: World) -> None:
     call = world.harness.call
-    for edit in ({"disabled": True}, {"roles": []}):
+    edits: tuple[dict[str, Any], ...] = ({"disabled": True}, {"roles": []})
+    for edit in edits:
         request = EditRequest(name="admin", spec=edit)
         assert await code_of(call(USERS.edit, request)) is LAST_ADMIN
     assert await code_of(call(USERS.delete, DeleteRequest(name="admin"))) is LAST_ADMIN

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from functools import partial
 
 from trivet.contracts.access import Caller
 from trivet.contracts.errors import TrivetError
@@ -80,7 +81,7 @@ class Identities:
             await self._runtime.clock.sleep(self._runtime.settings.security.look_s)
             used, self._used = self._used, {}
             for key, when in used.items():
-                await self._people.tokens.mutate(key, lambda t, when=when: _used_at(t, when))
+                await self._people.tokens.mutate(key, partial(_used_at, when=when))
 
 
 def _may_enter(user: User) -> bool:

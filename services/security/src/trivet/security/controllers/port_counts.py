@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.security.group import SecurityGroup
@@ -35,4 +36,8 @@ class PortCounts:
             ports = counts[group.meta.project or "", group.meta.name]
             if group.status.ports != ports:
                 key = self._groups.key_of(group)
-                await self._groups.mutate(key, lambda g, n=ports: g.with_status(ports=n))
+                await self._groups.mutate(key, partial(_counted, ports=ports))
+
+
+def _counted(group: SecurityGroup, ports: int) -> SecurityGroup:
+    return group.with_status(ports=ports)

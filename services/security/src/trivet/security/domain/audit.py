@@ -89,6 +89,8 @@ def verify(records: Iterable[AuditRecord | None], head: Head | None) -> Verdict:
             return Verdict(count, at, expected, reason or "")
         at = Head(seq=record.seq, hash=record.hash)
         count += 1
+        if head is not None and head.seq == at.seq and head.hash != at.hash:
+            return Verdict(count, at, at.seq, f"record {at.seq} is not the one that was written")
     if head is not None and head.seq > at.seq:
         return Verdict(count, at, at.seq + 1, f"records {at.seq + 1} to {head.seq} are missing")
     return Verdict(count, at)
