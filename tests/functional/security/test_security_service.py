@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from trivet.contracts.access import Caller, Grant
+from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.endpoint import (
     DeleteRequest,
     EditRequest,
@@ -27,14 +28,18 @@ from trivet.contracts.errors import (
     INVALID,
     NAME_TAKEN,
     REFERENCE,
+    UNAVAILABLE,
     Code,
+    Retry,
     TrivetError,
 )
-from trivet.contracts.model import ResourceId
+from trivet.contracts.hookspecs import hookimpl
+from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
 from trivet.contracts.network.endpoints.node_bindings import BindingsResponse
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
-from trivet.contracts.network.port import Port
+from trivet.contracts.network.port import Port, PortSpec, PortStatus
+from trivet.contracts.resource import Meta
 from trivet.contracts.security.audit import AuditEntry
 from trivet.contracts.security.codes import LAST_ADMIN
 from trivet.contracts.security.endpoints.audit_append import ENDPOINT as APPEND
@@ -56,6 +61,7 @@ from trivet.contracts.security.endpoints.users import CRUD as USERS
 from trivet.contracts.security.endpoints.whoami import ENDPOINT as WHOAMI
 from trivet.contracts.security.firewall import Binding
 from trivet.contracts.security.identity import RoleBinding, RoleSpec, TokenSpec, UserSpec
+from trivet.contracts.security.identity_provider import Identity, IdentityProvider
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
 from trivet.security.bootstrap import bootstrap
@@ -67,7 +73,6 @@ from trivet.testing.memory_store import Fault, MemoryStore
 DEADLINE_S = 10.0
 SECRET = "s" * 43
 FIRST = f"trv_0123456789abcdef_{SECRET}"
-NOBODY = ResourceId("port-0000000000000000")
 
 
 class World:
@@ -84,11 +89,13 @@ class World:
         return self.firewalls[-1]
 
     async def network(self) -> None:
+        """Ports stand behind groups as `bindings` say."""
+
         async def bindings(request: Nothing, call: Call) -> BindingsResponse:
             return BindingsResponse(bindings=self.bindings)
 
         async def ports(request: ListRequest, call: Call) -> Page[Port]:
-            return Page[Port](items=())
+            return Page[Port](items=tuple(port_of(b) for b in self.bindings))
 
         await self.harness.fake(BINDINGS, bindings, node="n1")
         await self.harness.fake(PORTS.list, ports)
@@ -203,6 +210,16 @@ def binding(n: int, *groups: str, generation: int = 1) -> Binding:
         addresses=(f"10.9.0.{n}",),
         vni=100,
         security_groups=groups,
+    )
+
+
+def port_of(bound: Binding) -> Port:
+    return Port(
+        meta=Meta(
+            id=bound.port, name=bound.port, project=bound.project, created_at=datetime.now(UTC)
+        ),
+        spec=PortSpec(network="lan", security_groups=bound.security_groups),
+        status=PortStatus(),
     )
 
 
@@ -416,6 +433,78 @@ async def test_the_ports_are_asked_for_at_the_start(bare: World) -> None:
         return (await bare.firewall.state()).ports == {binding(1).port: 1}
 
     await until(protected)
+
+
+async def test_a_group_that_ports_stand_behind_stays(world: World) -> None:
+    await world.group("web")
+    world.bindings = (binding(1, "web"), binding(2, "web"))
+    request = DeleteRequest(project="default", name="web")
+    assert await code_of(world.harness.call(GROUPS.delete, request)) is IN_USE
+
+    async def counted() -> bool:
+        named = GetRequest(project="default", name="web")
+        found = await world.harness.call(GROUPS.get, named)
+        return bool(found.status.ports == 2)
+
+    await until(counted)
+    world.bindings = ()
+    await world.harness.call(GROUPS.delete, request)
+
+
+class Cards:
+    """An identity provider that knows the bearer `card <user>`."""
+
+    name: ClassVar[str] = "cards"
+    Config: ClassVar[type[Model]] = Nothing
+
+    def __init__(self, context: DriverContext, config: Nothing) -> None:
+        pass
+
+    @classmethod
+    async def probe(cls) -> Probe:
+        return Probe(usable=True, reason="for tests")
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def identify(self, bearer: str) -> Identity | None:
+        word, _, user = bearer.partition(" ")
+        if user == "away":
+            raise Retry(UNAVAILABLE, "the directory is away")
+        return Identity(user=user, token_id="card-1") if word == "card" else None
+
+
+class CardsPlugin:
+    @hookimpl
+    def trivet_identity_providers(self) -> list[type[IdentityProvider]]:
+        return [Cards]
+
+
+async def test_a_plugin_proves_users_but_gives_no_rights(tmp_path: Path) -> None:
+    token_file = tmp_path / "first-token"
+    security = {
+        "firewall": "fake-firewall",
+        "identity": ["cards"],
+        "bootstrap_token_file": token_file,
+    }
+    plugins = (firewall, CardsPlugin())
+    async with Harness(tmp_path, plugins=plugins, security=security) as harness:
+        world = World(harness, token_file)
+        await world.start()
+        await until(token_file.exists)
+        await world.first_admin()
+        await world.user("ann", ("viewer", "default"))
+        caller = await world.who("card ann")
+        assert caller is not None
+        assert (caller.token_id, [g.project for g in caller.grants]) == ("card-1", ["default"])
+        assert await world.who("card stranger") is None
+        assert await world.who("else ann") is None
+        assert await code_of(world.who("card away")) is UNAVAILABLE
+        await harness.call(USERS.edit, EditRequest(name="ann", spec={"disabled": True}))
+        assert await world.who("card ann") is None
 
 
 async def test_a_project_in_use_stays(world: World) -> None:
