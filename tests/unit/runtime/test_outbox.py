@@ -18,7 +18,7 @@ from trivet.runtime.outbox import OutboxPublisher, RawRecord, has_work, surely_i
 from trivet.runtime.record import OutboxItem, Published, Record, cleared, next_outbox
 from trivet.runtime.store import Synced
 from trivet.testing.counted_volumes import check, fresh_volume, stored, volumes_in, write_at_random
-from trivet.testing.memory_bus import MemoryBroker, MemoryBus
+from trivet.testing.memory_bus import Faults, MemoryBroker, MemoryBus
 from trivet.testing.memory_store import Fault, MemoryStore
 from trivet.testing.suites.bus import until
 
@@ -134,6 +134,7 @@ async def campaign(seed: int) -> tuple[MemoryBroker, list[str]]:
     writes and acknowledgements get lost; then one that finishes. What is wrong, if anything."""
     chance, broker = random.Random(seed), MemoryBroker()
     broker.faults.lose_append_ack = lambda subject: chance.random() < 0.1
+    broker.faults.lose_request = lambda subject: chance.random() < 0.1
     for _ in range(chance.randint(2, 6)):
         node, other = Node(broker), Node(broker)
         for _ in range(chance.randint(0, 4)):
@@ -149,7 +150,7 @@ async def campaign(seed: int) -> tuple[MemoryBroker, list[str]]:
                 await asyncio.sleep(0.006)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    broker.faults.lose_append_ack = lambda subject: False
+    broker.faults = Faults()
     await finish(broker)
     return broker, check(events_of(broker), await stored(MemoryStore(broker, "storage")))
 

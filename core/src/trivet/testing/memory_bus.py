@@ -202,6 +202,8 @@ class MemoryBus:
     async def append_event(self, subject: str, data: bytes, *, message_id: str) -> int:
         """Append to the event stream, once for each id within the window."""
         self.check(data)
+        if self.broker.faults.lose_request(subject):
+            raise Retry(TIMEOUT, f"no acknowledgement for the event {message_id}")
         seq = self.broker.append(subject, data, message_id)
         await asyncio.sleep(0)
         if self.broker.faults.lose_append_ack(subject) or not self.connected:
