@@ -149,8 +149,8 @@ def _removal(volume: Volume, replica: Replica | None, seen: Seen) -> tuple[Actio
 
 def _keeping(volume: Volume, replica: Replica, record: ReplicaRecord | None) -> tuple[Action, ...]:
     if replica.state is ReplicaState.CREATING:
-        # An incomplete or absent replica is made, a complete one found: the same act.
-        return (MakeReplica(),)
+        # A complete one was made before a cut; the volume may ask for more since.
+        return (NoteReplica(),) if record and record.complete else (MakeReplica(),)
     if replica.state is ReplicaState.IN_SYNC and (record is None or not record.complete):
         return (NoteLost(),)
     if record is None or replica.state is ReplicaState.LOST:

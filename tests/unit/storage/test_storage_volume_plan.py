@@ -1,0 +1,207 @@
+"""What a node and the cluster do for a volume, as tables of states and plans."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from trivet.contracts.model import GIB, ResourceId
+from trivet.contracts.resource import Meta, Phase
+from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
+from trivet.contracts.storage.volume import (
+    Attachment,
+    Replica,
+    ReplicaState,
+    Volume,
+    VolumeSource,
+    VolumeSpec,
+    VolumeStatus,
+)
+from trivet.storage.domain.volume_plan import (
+    DELETE_GRACE,
+    Action,
+    AssignTo,
+    EndGraph,
+    EndServing,
+    Forget,
+    GrowReplica,
+    LeaveBehind,
+    LookAgain,
+    MakeGraph,
+    MakeReplica,
+    NoteDetached,
+    NoteLost,
+    NoteRemoved,
+    NoteReplica,
+    Place,
+    Release,
+    RemoveReplica,
+    Seen,
+    copied_from,
+    plan_in_cluster,
+    plan_on_node,
+)
+from trivet.storage.domain.volume_status import settled
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ID = ResourceId("volume-1")
+
+
+def replica(state: ReplicaState = ReplicaState.IN_SYNC, size: int = 1, node: str = "n1") -> Replica:
+    return Replica(node=node, disk="p", state=state, size_bytes=size * GIB)
+
+
+def volume(
+    *replicas: Replica,
+    held: Attachment | None = None,
+    deleting: bool = False,
+    size: int = 1,
+    name: str = "v",
+    source: str | None = None,
+) -> Volume:
+    meta = Meta(
+        id=ID if name == "v" else ResourceId(f"volume-{name}"),
+        name=name,
+        project="p",
+        created_at=NOW,
+        deleting_at=NOW if deleting else None,
+    )
+    spec = VolumeSpec(size_gib=size, source=VolumeSource(volume=source) if source else None)
+    status = VolumeStatus(epoch=3, replicas=replicas, attachment=held)
+    return Volume(meta=meta, spec=spec, status=status)
+
+
+def record(size: int = 1, serving: int | None = None, complete: bool = True) -> ReplicaRecord:
+    return ReplicaRecord(
+        volume=ID,
+        pool=ResourceId("pool-1"),
+        size_bytes=size * GIB,
+        generation=1,
+        epoch=3,
+        serving=serving,
+        complete=complete,
+    )
+
+
+def held(**changes: object) -> Attachment:
+    whole = Attachment(holder="vm/a", node="n1", epoch=3, socket="/s", export="e")
+    return whole.model_copy(update=changes)
+
+
+def graph(epoch: int = 3) -> AttachedVolume:
+    return AttachedVolume(volume=ID, epoch=epoch, socket="/s", export="e")
+
+
+MAKING, GOOD = ReplicaState.CREATING, replica()
+CASES: dict[str, tuple[Volume, Seen, tuple[Action, ...]]] = {
+    "to be made": (volume(replica(MAKING)), Seen(), (MakeReplica(),)),
+    "cut": (volume(replica(MAKING)), Seen(record(complete=False)), (MakeReplica(),)),
+    "made, not told": (volume(replica(MAKING)), Seen(record()), (NoteReplica(),)),
+    "made, asked to grow since": (
+        volume(replica(MAKING), size=2),
+        Seen(record()),
+        (NoteReplica(),),
+    ),
+    "as it should be": (volume(GOOD), Seen(record()), ()),
+    "to grow": (volume(GOOD, size=2), Seen(record()), (GrowReplica(),)),
+    "grown, not told": (volume(GOOD, size=2), Seen(record(2)), (NoteReplica(),)),
+    "lost": (volume(GOOD), Seen(), (NoteLost(),)),
+    "lost and told": (volume(replica(ReplicaState.LOST)), Seen(), ()),
+    "to attach": (volume(GOOD, held=held(socket=None)), Seen(record()), (MakeGraph(3),)),
+    "attached": (volume(GOOD, held=held()), Seen(record(serving=3), graph()), ()),
+    "rebooted: the holder must ask": (volume(GOOD, held=held()), Seen(record()), ()),
+    "an older graph is here": (
+        volume(GOOD, held=held(socket=None)),
+        Seen(record(serving=2), graph(2)),
+        (EndGraph(), EndServing(3), MakeGraph(3)),
+    ),
+    "ending": (
+        volume(GOOD, held=held(detaching=True)),
+        Seen(record(serving=3), graph()),
+        (EndGraph(), NoteDetached()),
+    ),
+    "free, servers idle": (volume(GOOD), Seen(record(serving=3)), (EndServing(4),)),
+    "held elsewhere, serving": (volume(GOOD, held=held(node="n2")), Seen(record(serving=3)), ()),
+    "moved elsewhere, a graph here": (
+        volume(GOOD, held=held(node="n2")),
+        Seen(record(serving=3), graph(2)),
+        (EndGraph(),),
+    ),
+    "going": (
+        volume(GOOD, deleting=True),
+        Seen(record()),
+        (EndServing(4), RemoveReplica(), NoteRemoved()),
+    ),
+    "gone, not told": (volume(GOOD, deleting=True), Seen(), (NoteRemoved(),)),
+    "going, but held": (
+        volume(GOOD, held=held(), deleting=True),
+        Seen(record(serving=3), graph()),
+        (),
+    ),
+    "going, but copied": (volume(GOOD, deleting=True), Seen(record(), copied_from=True), ()),
+    "nothing to do with us": (volume(replica(node="n2")), Seen(), (Release(),)),
+    "not ours by the record, here in fact": (volume(replica(node="n2")), Seen(record()), ()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_node_does(case: str) -> None:
+    wanted, seen, plan = CASES[case]
+    assert plan_on_node(wanted, "n1", seen) == plan
+
+
+@pytest.mark.parametrize("state", ReplicaState)
+@pytest.mark.parametrize("seen", [Seen(), Seen(record()), Seen(record(serving=3), graph())])
+@pytest.mark.parametrize("there", [None, held(), held(detaching=True), held(node="n2")])
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_replica_is_removed_only_when_nobody_needs_it(
+    state: ReplicaState, seen: Seen, there: Attachment | None, copied: bool
+) -> None:
+    looked = Seen(seen.record, seen.attached, copied)
+    for deleting in (True, False):
+        plan = plan_on_node(volume(replica(state), held=there, deleting=deleting), "n1", looked)
+        if RemoveReplica() in plan:
+            assert deleting
+            assert there is None
+            assert not copied
+
+
+def test_what_the_cluster_does() -> None:
+    assert plan_in_cluster(volume(), NOW) == (Place(),)
+    both = volume(replica(), replica(node="n2"), held=held(node="n3"))
+    assert plan_in_cluster(both, NOW) == (AssignTo(("n1", "n2", "n3")),)
+    assert plan_in_cluster(volume(deleting=True), NOW) == (Forget(),)
+    going = volume(GOOD, deleting=True)
+    grace = DELETE_GRACE.total_seconds()
+    assert plan_in_cluster(going, NOW) == (AssignTo(("n1",)), LookAgain(grace))
+    late = NOW + DELETE_GRACE + timedelta(seconds=1)
+    assert plan_in_cluster(going, late) == (LeaveBehind(("n1",)), Forget())
+
+
+def test_a_source_stays_until_its_copies_are_made() -> None:
+    source = volume(GOOD)
+    waiting = volume(name="w", source="v")
+    making = volume(replica(MAKING), name="m", source="v").with_status(source=ID)
+    made = volume(GOOD, name="d", source="v").with_status(source=ID)
+    other = volume(name="o", source="x")
+    assert copied_from(source, (waiting,))
+    assert copied_from(source, (making,))
+    assert not copied_from(source, (made, other, source))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "phase"),
+    [
+        ((GOOD,), Phase.READY),
+        ((replica(MAKING),), Phase.PENDING),
+        ((GOOD, replica(MAKING, node="n2")), Phase.PENDING),
+        ((GOOD, replica(ReplicaState.LOST, node="n2")), Phase.DEGRADED),
+        ((replica(ReplicaState.LOST),), Phase.FAILED),
+    ],
+)
+def test_the_phase_is_what_the_replicas_make_it(
+    replicas: tuple[Replica, ...], phase: Phase
+) -> None:
+    assert settled(volume(*replicas)).status.phase is phase
+    assert settled(settled(volume(*replicas))) == settled(volume(*replicas))
