@@ -53,7 +53,7 @@ BODIES: dict[str, bytes] = {
     "unknown field": _spec(cpus=2),
     "unknown nested": _spec(disks=[{"size_gib": 1, "color": "red"}]),
     "too many": _spec(disks=[{"name": f"d{n}", "size_gib": 1} for n in range(17)]),
-    "incoherent": _spec(image="tiny"),
+    "incoherent": _spec(disks=[{"name": "a", "size_gib": 1}, {"name": "a", "size_gib": 2}]),
     "status given": b'{"meta": {"name": "web"}, "spec": {}, "status": {"phase": "ready"}}',
     "owner given": b'{"meta": {"name": "web"}, "spec": {}, "owner": null}',
     "no meta": b'{"spec": {}}',

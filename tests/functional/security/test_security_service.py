@@ -178,13 +178,13 @@ async def code_of(call: Any) -> Code:
 
 
 @pytest.fixture
-async def bare(tmp_path: Path) -> AsyncIterator[World]:
-    """Nothing started; the token file is there."""
+async def bare(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Nothing started; the token file is there. A parameter is how seldom it looks (seconds)."""
     token_file = tmp_path / "first-token"
     token_file.write_text(FIRST + "\n")
     security = {
         "firewall": "fake-firewall",
-        "look_s": 0.2,
+        "look_s": getattr(request, "param", 0.2),
         "bootstrap_token_file": token_file,
     }
     async with Harness(tmp_path, plugins=(firewall,), security=security) as harness:
@@ -264,6 +264,26 @@ async def test_the_first_start_survives_a_lost_write(bare: World, kind: str, fau
     assert [u.meta.name for u in users.items] == ["admin"]
     tokens = await bare.harness.call(TOKENS.list, ListRequest())
     assert [t.meta.name for t in tokens.items] == ["first"]
+
+
+async def test_a_cut_first_start_goes_on_with_another_token(bare: World) -> None:
+    def spoil(service: Service) -> None:
+        store = service.runtime.store
+        assert isinstance(store, MemoryStore)
+        store.fail(Fault.LOST_BEFORE, when=lambda key: key.startswith("user."), times=1000)
+
+    await bare.start(spoil)
+
+    async def half() -> bool:
+        return bool((await bare.harness.call(TOKENS.list, ListRequest())).items)
+
+    await until(half)
+    await bare.harness.crash("security")
+    bare.token_file.unlink()
+    await bare.start()
+    await until(bare.token_file.exists)
+    assert (await bare.first_admin()).user == "admin"
+    assert await bare.who(FIRST) is None
 
 
 async def test_what_was_deleted_does_not_come_back_at_a_restart(world: World) -> None:
@@ -378,6 +398,7 @@ async def test_an_administrator_is_always_left(world: World) -> None:
     assert [a.code for a in answers if isinstance(a, TrivetError)] == [LAST_ADMIN]
 
 
+@pytest.mark.parametrize("bare", [600.0], indirect=True)
 async def test_a_changed_group_is_applied_again(world: World) -> None:
     made = await world.group("web", {"protocol": "tcp", "ports": ["80"]})
     one, two = binding(1, "web"), binding(2, "default", "web")
@@ -393,6 +414,7 @@ async def test_a_changed_group_is_applied_again(world: World) -> None:
     await until(renewed)
 
 
+@pytest.mark.parametrize("bare", [600.0], indirect=True)
 async def test_a_port_behind_an_unknown_group_is_left_out(world: World) -> None:
     known, lost = binding(1, "default"), binding(2, "web")
     answer = await world.protect(known, lost)

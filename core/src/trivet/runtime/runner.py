@@ -13,8 +13,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-import uvloop
-
 from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
@@ -98,7 +96,8 @@ def main(service: str, bootstrap: Bootstrap) -> None:
         settings = load_settings()
         configure_logs(service, settings.log_level)
         configure_telemetry(service, settings.telemetry)
-        uvloop.run(run(service, settings, bootstrap))
+        # Not uvloop: it can't open netlink sockets, which drivers of the network need.
+        asyncio.run(run(service, settings, bootstrap))
     except TrivetError as error:
         log.critical("%s", error)
         sys.exit(1)

@@ -25,7 +25,14 @@ table bridge tv_probe {
   }
 }
 """
-_PLAIN = "table inet tv_probe { chain c { type filter hook forward priority 0; } }\n"
+# nft 1.0.6 wants a new line before each closing brace.
+_PLAIN = """
+table inet tv_probe {
+  chain c {
+    type filter hook forward priority 0; policy accept;
+  }
+}
+"""
 _TIMEOUT_S = 20.0
 _answers: dict[str, str | None] = {}
 
