@@ -21,7 +21,14 @@ from trivet.contracts.model import Model, Name
 BAD_SETTINGS = code("settings.invalid", 500, "The settings can't be used")
 DEFAULT_FILE = Path("/etc/trivet/trivet.toml")
 ENV_PREFIX = "TRIVET_"
-NOT_SETTINGS = ("TRIVET_SETTINGS", "TRIVET_CONFIG", "TRIVET_URL", "TRIVET_TOKEN", "TRIVET_ROOT")
+NOT_SETTINGS = (
+    "TRIVET_SETTINGS",
+    "TRIVET_CONFIG",
+    "TRIVET_URL",
+    "TRIVET_TOKEN",
+    "TRIVET_ROOT",
+    "TRIVET_CHECKOUT",
+)
 
 
 class BusSettings(Model):

@@ -35,9 +35,8 @@ def wire(service: Service, parts: Parts) -> None:
         edited(before.spec.power if before else None, after.spec.power)
         unknown: list[FieldError] = []
         if before is None:
-            unknown += await _unknown(parts, after)
-            after = _with_disk(parts, after)
             check_names(after.meta.name, after.spec)
+            unknown += await _unknown(parts, after)
         else:
             immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
         if before is None or before.spec.placement != after.spec.placement:
@@ -45,7 +44,7 @@ def wire(service: Service, parts: Parts) -> None:
         if unknown:
             named = "; ".join(error.message for error in unknown)
             raise Refused(REFERENCE, named, errors=tuple(unknown))
-        return after
+        return after if before is not None else _with_disk(parts, after)
 
     serve_crud(service, CRUD, Hooks[Vm](admit=admit, finalizers=(CONTROLLER,)))
 

@@ -31,10 +31,11 @@ def wire(service: Service, parts: Parts) -> None:
         held = await volumes.mutate(key, lambda v: held_by(v, request.holder, request.node, broken))
         if held is None:
             raise not_found(VOLUME, request.name, request.project)
-        epoch = held.status.epoch
+        mine = held.status.attachment
+        assert mine is not None
         wait_s = (call.remaining_s or ENDPOINT.timeout_s) - ANSWER_BEFORE_S
-        seen = await volumes.wait_for(key, lambda v: v is None or _is_there(v, epoch), wait_s)
-        if seen is None or not _is_there(seen, epoch) or seen.status.attachment is None:
+        seen = await volumes.wait_for(key, lambda v: v is None or _is_there(v, mine), wait_s)
+        if seen is None or not _is_there(seen, mine) or seen.status.attachment is None:
             detail = f"volume {request.name} is not attached on {request.node} yet"
             raise Retry(NOT_READY, detail, retry_after_s=1.0)
         return seen.status.attachment
@@ -42,9 +43,14 @@ def wire(service: Service, parts: Parts) -> None:
     service.handle(ENDPOINT, attach)
 
 
-def _is_there(volume: Volume, epoch: int) -> bool:
+def _is_there(volume: Volume, mine: Attachment) -> bool:
+    """Whether this very attachment is made: a later one may be somebody else's."""
     held = volume.status.attachment
-    return held is not None and held.epoch >= epoch and held.socket is not None
+    return (
+        held is not None
+        and (held.epoch, held.holder, held.node) == (mine.epoch, mine.holder, mine.node)
+        and held.socket is not None
+    )
 
 
 async def _broken_epoch(parts: Parts, volume: Volume, request: AttachRequest) -> int | None:

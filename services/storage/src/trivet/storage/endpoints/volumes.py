@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trivet.contracts.errors import REFERENCE, FieldError, Refused
+from trivet.contracts.errors import IN_USE, REFERENCE, FieldError, Refused
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE, NOT_READY, SHRINK, TOO_FEW_NODES
 from trivet.contracts.storage.endpoints.volumes import CRUD
@@ -42,7 +42,7 @@ def wire(service: Service, parts: Parts) -> None:
         if held is not None and not held.detaching:
             from_whom = f"{held.holder} on {held.node}"
             raise Refused(
-                NOT_READY,
+                IN_USE,
                 f"volume {volume.meta.name} is held by {from_whom}",
                 hint="stop or delete its holder first",
             )
@@ -51,8 +51,8 @@ def wire(service: Service, parts: Parts) -> None:
 
 
 async def _admit_new(parts: Parts, volume: Volume) -> Volume:
-    pool = _pool_of(parts, volume)
     source = _source_of(parts, volume)
+    pool = _pool_of(parts, volume, source)
     spec = volume.spec.model_copy(update={"pool": pool.meta.name})
     if len(pool.spec.members) < spec.replicas:
         raise Refused(
@@ -76,7 +76,11 @@ async def _admit_new(parts: Parts, volume: Volume) -> Volume:
     return made.with_status(source=source.meta.id) if source else made
 
 
-def _pool_of(parts: Parts, volume: Volume) -> Pool:
+def _pool_of(parts: Parts, volume: Volume, source: Volume | None) -> Pool:
+    """The pool that is named, or its source's (a copy is made beside it), or the default."""
+    beside = parts.pools.get(source.status.pool or "") if source else None
+    if volume.spec.pool is None and beside is not None:
+        return beside
     if volume.spec.pool is None:
         pool = default_pool(parts.pools.list())
         if pool is None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from trivet.contracts.errors import TrivetError
-from trivet.contracts.resource import Condition
+from trivet.contracts.errors import Retry, TrivetError
+from trivet.contracts.resource import Condition, Phase
+from trivet.contracts.storage.codes import NOT_READY
 from trivet.contracts.storage.disk import Disk
 from trivet.contracts.storage.engine import PoolOnNode, VolumeEngine
 from trivet.contracts.storage.pool import Pool, PoolMember
@@ -84,18 +85,14 @@ class PoolAgent:
             return None
         node = self._runtime.node
         if pool.meta.deleting_at is not None:
+            # Opened first, for a restarted service does not know yet what there is to remove.
+            await self._engine.open_pool(self._on_node(pool, member))
             await self._engine.close_pool(pool.meta.id, destroy=True)
             self._open.discard(pool.meta.name)
             await self._pools.mutate(key, lambda p: domain.without_usage(p, node))
             return None
-        devices = tuple(
-            disk.status.facts.device
-            for name in member.disks
-            if (disk := self._disks.get(name)) is not None and disk.status.facts is not None
-        )
-        spec = PoolOnNode(id=pool.meta.id, name=pool.meta.name, member=member, devices=devices)
         try:
-            usage = await self._engine.open_pool(spec)
+            usage = await self._engine.open_pool(self._on_node(pool, member))
         except TrivetError as error:
             self._open.discard(pool.meta.name)
             await self._tell(key, "false", "OpenFailed", error.detail)
@@ -108,6 +105,20 @@ class PoolAgent:
         for callback in self._callbacks if newly else ():
             callback()
         return None
+
+    def _on_node(self, pool: Pool, member: PoolMember) -> PoolOnNode:
+        """The part of the pool here; a disk that is not found now makes all of it wait, for a
+        pool without one of its disks would seem to have lost what lies there."""
+        devices: list[str] = []
+        for name in member.disks:
+            disk = self._disks.get(name)
+            if disk is None or disk.status.facts is None or disk.status.phase is not Phase.READY:
+                detail = f"pool {pool.meta.name}: disk {name} is not found on {member.node}"
+                raise Retry(NOT_READY, detail, retry_after_s=5.0)
+            devices.append(disk.status.facts.device)
+        return PoolOnNode(
+            id=pool.meta.id, name=pool.meta.name, member=member, devices=tuple(devices)
+        )
 
     async def _tell(self, key: str, status: str, reason: str, message: str) -> None:
         told = Condition.model_validate(

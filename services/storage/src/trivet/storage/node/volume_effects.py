@@ -92,10 +92,11 @@ class VolumeEffects:
 
     async def _note(self, volume: Volume, record: ReplicaRecord) -> None:
         def made(replica: Replica) -> Replica:
+            # Only one that was being made has become whole; a stale one that grew is stale.
+            whole = replica.state is ReplicaState.CREATING
             return replica.model_copy(
                 update={
-                    "state": ReplicaState.IN_SYNC,
-                    "reason": "",
+                    "state": ReplicaState.IN_SYNC if whole else replica.state,
                     "size_bytes": record.size_bytes,
                     "used_bytes": record.used_bytes,
                 }
