@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -56,7 +57,11 @@ def gateway_health(settings: Settings, layout: Layout) -> Health | None:
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
-        with opener.open(gateway_url(settings) + "/v1/health", timeout=TIMEOUT_S) as answer:
+        try:
+            answer = opener.open(gateway_url(settings) + "/v1/health", timeout=TIMEOUT_S)
+        except urllib.error.HTTPError as error:  # 503: it is there and says who is not
+            answer = error
+        with answer:
             told = json.load(answer)
     except (OSError, ValueError):
         return None

@@ -32,7 +32,8 @@ def down(layout: Layout, say: Say) -> None:
     _stop_supervisor(layout, say)
     teardown.stop_guests(layout, say)
     left = teardown.take_down(layout, say)
-    traces.restore_sysctls(record.load(layout).sysctls)
+    if not _has_neighbour(layout):
+        traces.restore_sysctls(record.load(layout).sysctls)
     if left:
         raise failed(f"still there: {_words(left)}", hint="run it again")
 
@@ -41,6 +42,8 @@ def purge(layout: Layout, say: Say) -> None:
     """Remove everything that the instance ever made. Raises `Fatal` naming what is left."""
     down(layout, say)
     made = record.load(layout)
+    if _has_neighbour(layout):
+        made = _hand_over(made)
     say("removing files")
     for folder in sorted(made.folders, reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
@@ -54,6 +57,21 @@ def purge(layout: Layout, say: Say) -> None:
     left = traces.ours(layout, traces.snapshot(layout))
     if left:
         raise failed(f"still there: {_words(left)}", hint="run it again")
+
+
+def _has_neighbour(layout: Layout) -> bool:
+    """Whether the machine's own instance is there beside this one: what both use is then its."""
+    return not layout.ordinary and Layout().made_file.exists()
+
+
+def _hand_over(made: record.Made) -> record.Made:
+    """Leave the user and the folders that both use to the machine's own instance, which will
+    remove them when it goes; what is left for this one to undo."""
+    other = record.load(Layout())
+    folders = tuple({*other.folders, *made.folders})
+    update = {"user": other.user or made.user, "folders": folders}
+    record.keep(Layout(), other.model_copy(update=update))
+    return made.model_copy(update={"user": False, "folders": ()})
 
 
 def _stop_supervisor(layout: Layout, say: Say) -> None:

@@ -7,16 +7,21 @@ made or half taken away, and twice.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from collections.abc import Callable
 
+from trivet.contracts.errors import TrivetError
 from trivet.host import processes, traces
 from trivet.host.hypervisor import libvirtd_of
 from trivet.host.layout import Layout
+from trivet.plugins.network.node_forwarding import NodeForwarding
 
 ROUNDS = 5
 LAST = ("nats-server", "libvirtd")
+RECORDED_LAST = ("nats", "libvirtd")
+FORWARDING = "network/netns-gateway/forwarding.json"
 
 
 def stop_guests(layout: Layout, say: Callable[[str], None]) -> None:
@@ -29,6 +34,16 @@ def stop_guests(layout: Layout, say: Callable[[str], None]) -> None:
     for name in listed.split():
         say(f"cutting the power of {name}")
         _run(*virsh, "destroy", name)
+
+
+def end_recorded(layout: Layout, say: Callable[[str], None]) -> None:
+    """End what a supervisor recorded and left running, the last started first."""
+    found = processes.load_all(layout.processes)
+    for record in sorted(found, key=lambda r: (r.name in RECORDED_LAST, -r.started)):
+        if processes.alive(record):
+            say(f"ending {record.name} (pid {record.pid})")
+            processes.end(record)
+        processes.forget(record.name, layout.processes)
 
 
 def end_engines(layout: Layout, say: Callable[[str], None]) -> None:
@@ -46,7 +61,9 @@ def end_engines(layout: Layout, say: Callable[[str], None]) -> None:
 
 def take_down(layout: Layout, say: Callable[[str], None]) -> dict[str, list[str]]:
     """Take away everything but files. Returns what could not be, by kind ({}: nothing)."""
+    end_recorded(layout, say)
     end_engines(layout, say)
+    _turn_forwarding_back(layout, say)
     left: dict[str, list[str]] = {}
     for attempt in range(ROUNDS):
         _delete_network(layout)
@@ -58,6 +75,15 @@ def take_down(layout: Layout, say: Callable[[str], None]) -> dict[str, list[str]
         end_engines(layout, say)
         time.sleep(0.2 * attempt)
     return left
+
+
+def _turn_forwarding_back(layout: Layout, say: Callable[[str], None]) -> None:
+    """Undo what the gateway driver changed of the node's own forwarding, from its record."""
+    node = NodeForwarding(layout.state / FORWARDING, layout.prefix)
+    try:
+        asyncio.run(node.turn_back())
+    except (OSError, TrivetError) as error:
+        say(f"the node's forwarding could not be turned back: {error}")
 
 
 def _delete_network(layout: Layout) -> None:

@@ -23,6 +23,7 @@ SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
     "net/ipv6/conf/default/forwarding",
+    "net/ipv4/conf/all/accept_redirects",
 )
 MODULE_SYSCTLS = (
     "net/bridge/bridge-nf-call-iptables",

@@ -85,6 +85,8 @@ class PoolAgent:
             return None
         node = self._runtime.node
         if pool.meta.deleting_at is not None:
+            if all(u.node != node for u in pool.status.usage):
+                return None
             # Opened first, for a restarted service does not know yet what there is to remove.
             await self._engine.open_pool(self._on_node(pool, member))
             await self._engine.close_pool(pool.meta.id, destroy=True)
