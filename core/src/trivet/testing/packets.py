@@ -113,7 +113,9 @@ def encode(packet: Packet, token: bytes) -> bytes:
 
 def _arp(packet: Packet) -> bytes:
     sender = _mac(packet.arp_mac or packet.src_mac)
-    head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2)
+    # Asked of everybody it is a request, else an answer.
+    operation = 1 if packet.dst_mac == BROADCAST else 2
+    head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)
     return (
         head
         + sender
