@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,8 +27,10 @@ from trivet.contracts.security.endpoints.token_verify import ENDPOINT as VERIFY
 from trivet.contracts.security.endpoints.token_verify import VerifyResponse
 from trivet.gateway.app import Gateway
 from trivet.gateway.limits import Limits
+from trivet.gateway.server import serve
 from trivet.runtime.call import Call, EndpointHandler, answer
 from trivet.runtime.clock import SystemClock, new_id
+from trivet.runtime.settings import GatewaySettings
 from trivet.testing.memory_bus import MemoryBroker, MemoryBus
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -228,3 +231,23 @@ def until() -> Any:
 def make_site() -> Any:
     """Gateways with bounds of one's own."""
     return running_site
+
+
+@asynccontextmanager
+async def _served(**bounds: Any) -> AsyncIterator[tuple[Site, str, asyncio.Event]]:
+    async with running_site(Limits(**bounds)) as site:
+        listener = socket.create_server(("127.0.0.1", 0))
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(site.gateway, GatewaySettings(), listener, stop))
+        try:
+            yield site, f"127.0.0.1:{listener.getsockname()[1]}", stop
+        finally:
+            stop.set()
+            async with asyncio.timeout(10):
+                await serving
+
+
+@pytest.fixture
+def served() -> Any:
+    """Gateways on a port of this machine: the site, its address, and what stops it."""
+    return _served

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,24 +12,7 @@ import httpx
 import pytest
 import websockets
 
-from trivet.gateway.limits import Limits
-from trivet.gateway.server import HEADER_BYTES, serve
-from trivet.runtime.settings import GatewaySettings
-
-
-@asynccontextmanager
-async def served(make_site: Any, **bounds: Any) -> AsyncIterator[tuple[Any, str, asyncio.Event]]:
-    """A gateway on a port of this machine: the site, its address, and what stops it."""
-    async with make_site(Limits(**bounds)) as site:
-        listener = socket.create_server(("127.0.0.1", 0))
-        stop = asyncio.Event()
-        serving = asyncio.create_task(serve(site.gateway, GatewaySettings(), listener, stop))
-        try:
-            yield site, f"127.0.0.1:{listener.getsockname()[1]}", stop
-        finally:
-            stop.set()
-            async with asyncio.timeout(10):
-                await serving
+from trivet.gateway.server import HEADER_BYTES
 
 
 @asynccontextmanager
@@ -66,8 +48,8 @@ async def take(events: AsyncIterator[Any], count: int) -> list[Any]:
         return [await anext(events) for _ in range(count)]
 
 
-async def test_events_come_in_order_from_the_moment_of_the_reply(make_site: Any) -> None:
-    async with served(make_site) as (site, address, _):
+async def test_events_come_in_order_from_the_moment_of_the_reply(served: Any) -> None:
+    async with served() as (site, address, _):
         await site.cloud.emit("created")
         async with following(address) as events:
             for verb in ("placed", "started", "booted"):
@@ -79,8 +61,8 @@ async def test_events_come_in_order_from_the_moment_of_the_reply(make_site: Any)
     ]
 
 
-async def test_a_subscriber_resumes_after_the_last_event_it_had(make_site: Any) -> None:
-    async with served(make_site) as (site, address, _):
+async def test_a_subscriber_resumes_after_the_last_event_it_had(served: Any) -> None:
+    async with served() as (site, address, _):
         for _ in range(4):
             await site.cloud.emit("created")
         async with following(address, Last_Event_ID="2") as events:
@@ -100,8 +82,8 @@ async def test_a_subscriber_resumes_after_the_last_event_it_had(make_site: Any) 
         ("?since=1&project=blue", [4]),
     ],
 )
-async def test_filters(make_site: Any, query: str, expected: list[int]) -> None:
-    async with served(make_site) as (site, address, _):
+async def test_filters(served: Any, query: str, expected: list[int]) -> None:
+    async with served() as (site, address, _):
         await site.cloud.emit("started")
         await site.cloud.emit("stopped")
         await site.cloud.emit("created", service="storage", noun="volume")
@@ -110,9 +92,9 @@ async def test_filters(make_site: Any, query: str, expected: list[int]) -> None:
             assert [seq for seq, _ in await take(events, len(expected))] == expected
 
 
-async def test_only_what_the_caller_may_see_is_told(make_site: Any) -> None:
+async def test_only_what_the_caller_may_see_is_told(served: Any) -> None:
     async with (
-        served(make_site) as (site, address, _),
+        served() as (site, address, _),
         following(address, who="alice") as events,
     ):
         await site.cloud.emit("created", project="blue")
@@ -122,15 +104,15 @@ async def test_only_what_the_caller_may_see_is_told(make_site: Any) -> None:
         assert [seq for seq, _ in await take(events, 1)] == [4]
 
 
-async def test_a_stranger_gets_no_stream(make_site: Any) -> None:
-    async with served(make_site) as (_, address, _), httpx.AsyncClient() as http:
+async def test_a_stranger_gets_no_stream(served: Any) -> None:
+    async with served() as (_, address, _), httpx.AsyncClient() as http:
         reply = await http.get(f"http://{address}/v1/events")
         assert (reply.status_code, reply.json()["code"]) == (401, "auth.unauthenticated")
 
 
-async def test_a_revoked_token_ends_the_stream(make_site: Any) -> None:
+async def test_a_revoked_token_ends_the_stream(served: Any) -> None:
     async with (
-        served(make_site, identity_cache_s=0.05, event_keepalive_s=0.05) as (
+        served(identity_cache_s=0.05, event_keepalive_s=0.05) as (
             site,
             address,
             _,
@@ -143,10 +125,10 @@ async def test_a_revoked_token_ends_the_stream(make_site: Any) -> None:
 
 
 async def test_more_streams_than_the_bound_are_refused_until_one_ends(
-    make_site: Any, until: Any
+    served: Any, until: Any
 ) -> None:
     async with (
-        served(make_site, event_clients=1) as (site, address, _),
+        served(event_clients=1) as (site, address, _),
         httpx.AsyncClient() as http,
     ):
         url, headers = f"http://{address}/v1/events", {"Authorization": "Bearer admin"}
@@ -163,9 +145,9 @@ async def test_more_streams_than_the_bound_are_refused_until_one_ends(
         await until(free)
 
 
-async def test_a_slow_subscriber_misses_nothing(make_site: Any) -> None:
+async def test_a_slow_subscriber_misses_nothing(served: Any) -> None:
     async with (
-        served(make_site, event_buffer=2) as (site, address, _),
+        served(event_buffer=2) as (site, address, _),
         following(address) as events,
     ):
         for _ in range(200):
@@ -173,15 +155,15 @@ async def test_a_slow_subscriber_misses_nothing(make_site: Any) -> None:
         assert [seq for seq, _ in await take(events, 200)] == list(range(1, 201))
 
 
-async def test_a_stop_ends_the_streams_at_once(make_site: Any) -> None:
-    async with served(make_site) as (_, address, stop), following(address) as events:
+async def test_a_stop_ends_the_streams_at_once(served: Any) -> None:
+    async with served() as (_, address, stop), following(address) as events:
         stop.set()
         async with asyncio.timeout(5):
             assert [e async for e in events] == []
 
 
-async def test_events_over_a_websocket(make_site: Any) -> None:
-    async with served(make_site) as (site, address, _):
+async def test_events_over_a_websocket(served: Any) -> None:
+    async with served() as (site, address, _):
         await site.cloud.emit("created")
         url, headers = f"ws://{address}/v1/events?since=1", {"Authorization": "Bearer admin"}
         async with websockets.connect(url, additional_headers=headers) as talk:
@@ -189,9 +171,9 @@ async def test_events_over_a_websocket(make_site: Any) -> None:
             assert (got["seq"], got["event"]["data"]["name"]) == (1, "web")
 
 
-async def test_a_stranger_at_the_websocket_is_told_why(make_site: Any) -> None:
+async def test_a_stranger_at_the_websocket_is_told_why(served: Any) -> None:
     async with (
-        served(make_site) as (_, address, _),
+        served() as (_, address, _),
         websockets.connect(f"ws://{address}/v1/events") as talk,
     ):
         assert json.loads(await talk.recv())["code"] == "auth.unauthenticated"
@@ -199,8 +181,8 @@ async def test_a_stranger_at_the_websocket_is_told_why(make_site: Any) -> None:
             await talk.recv()
 
 
-async def test_a_head_over_the_bound_is_cut_off(make_site: Any) -> None:
-    async with served(make_site) as (_, address, _):
+async def test_a_head_over_the_bound_is_cut_off(served: Any) -> None:
+    async with served() as (_, address, _):
         host, port = address.split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET / HTTP/1.1\r\nX: ")

@@ -62,7 +62,7 @@ def read_documents(text: str) -> Iterator[Wanted]:
     if len(documents) > DOCUMENTS_MAX:
         raise ValueError(f"{len(documents)} documents; at most {DOCUMENTS_MAX}")
     for number, document in enumerate(documents, start=1):
-        if not isinstance(document, dict) or document.get("kind") not in kinds:
+        if not isinstance(document, dict) or str(document.get("kind")) not in kinds:
             raise ValueError(f"document {number}: kind is one of {', '.join(sorted(kinds))}")
         kind, endpoints = kinds[document["kind"]]
         known = ("name", "project", "labels")

@@ -1,0 +1,101 @@
+"""The reference pages that follow from the code: `python -m trivet.cli.docs FOLDER`.
+
+Error codes, operations and events are declared in one place each; their pages are written from
+there, and a test fails where a page is not what would be written now.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from trivet.contracts.endpoint import SERVICES, declared
+from trivet.contracts.errors import CODES
+from trivet.contracts.resource import KINDS
+
+_PARTS = ("trivet.contracts", "trivet.runtime", "trivet.client", "trivet.cli", "trivet.host")
+_MADE = "<!-- Written by `python -m trivet.cli.docs docs`; change the declarations instead. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Every page, by file name."""
+    _import_all()
+    return {
+        "errors.md": _errors(),
+        "operations.md": _operations(),
+        "events.md": _events(),
+    }
+
+
+def _import_all() -> None:
+    """Import whatever can declare something, so that everything is declared."""
+    for part in _PARTS:
+        package = importlib.import_module(part)
+        for info in pkgutil.walk_packages(package.__path__, f"{part}."):
+            if not info.name.endswith("__main__"):
+                importlib.import_module(info.name)
+
+
+def _errors() -> str:
+    rows = ((f"`{c.value}`", str(c.http_status), c.title) for _, c in sorted(CODES.items()))
+    return (
+        f"# Error codes\n\n{_MADE}\n"
+        "A code never changes once set. Over HTTP an error is `application/problem+json`\n"
+        "(RFC 9457) with the code in `code` and in `type` (`/problems/<code>`), what is wrong in\n"
+        "`detail` and `errors`, and what to do in `hint`. 400 is malformed: a wrong type, an\n"
+        "unknown field, a value that the field can't take. 422 is well-formed but impossible.\n"
+        "429 and 503 can be repeated after `Retry-After`. The command line prints the code and\n"
+        "exits 1.\n\n" + _table(("Code", "HTTP", "Meaning"), rows)
+    )
+
+
+def _operations() -> str:
+    rows = (
+        (
+            f"`{e.op}`",
+            f"`{e.http.method} {e.http.path}`" if e.http else "bus only",
+            f"`{e.policy.permission}`" if e.policy.permission else e.policy.audience.value,
+            e.summary,
+        )
+        for service in SERVICES
+        for e in declared(service)
+    )
+    return (
+        f"# Operations\n\n{_MADE}\n"
+        "Each is a command of the same words (`vm.get` is `trivet vm show`), and a subject on the\n"
+        "bus. What is `internal` is for Trivet's own services and not offered over HTTP.\n\n"
+        + _table(("Operation", "HTTP", "Needs", "What it does"), rows)
+    )
+
+
+def _events() -> str:
+    rows = (
+        (f"`{type_.type}`", f"`{kind.service}.{kind.name}.get`")
+        for _, kind in sorted(KINDS.items())
+        for type_ in kind.event_types
+    )
+    return (
+        f"# Events\n\n{_MADE}\n"
+        "CloudEvents 1.0, at `GET /v1/events` (server-sent events or WebSocket) and by\n"
+        "`trivet event follow`. Who may `get` a resource sees its events.\n\n"
+        + _table(("Type", "Seen with"), rows)
+    )
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Write all pages into the folder that is named."""
+    folder = Path(sys.argv[1])
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
