@@ -172,6 +172,22 @@ async def test_wait_on_what_failed_exits_1_with_its_reasons(shell: Shell) -> Non
     assert "resource.failed: vm web failed: NoRoom: no node fits" in err
 
 
+async def test_health_is_shown_where_it_is_bad_too(shell: Shell) -> None:
+    code, out, err = await shell("health")
+    assert (code, err) == (1, "")
+    assert yaml.safe_load(out)["services"]["storage"]["reachable"] is False
+
+
+async def test_version_tells_both_sides(shell: Shell, monkeypatch: Any) -> None:
+    code, out, _ = await shell("version", "-o", "json")
+    assert code == 0
+    assert json.loads(out)["client"] == json.loads(out)["gateway"]
+    monkeypatch.setenv("TRIVET_URL", "http://127.0.0.1:1")
+    code, out, _ = await shell("version")
+    assert code == 0
+    assert "not reachable" in out
+
+
 async def test_an_action_takes_its_options(shell: Shell) -> None:
     await shell("vm", "create", "web")
     code, _, _ = await shell("vm", "stop", "web", "--force", "--grace-s", "7")

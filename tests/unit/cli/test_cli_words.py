@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from trivet.cli.__main__ import build_app, one_line, with_wait
 from trivet.cli.apply import difference, read_documents
-from trivet.cli.output import age, visible
+from trivet.cli.output import Format, age, print_model, visible
 from trivet.cli.sizes import parse_size
 from trivet.cli.specs import (
     field_options,
@@ -26,13 +28,16 @@ from trivet.client import Client
 from trivet.client.client import build_request
 from trivet.client.config import ClientConfig, config_file, load_config, save_config
 from trivet.client.wire import error_of, http_request
+from trivet.contracts.access import Grant
 from trivet.contracts.compute.endpoints.vm_stop import ENDPOINT as STOP
 from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.vm import VmSpec
 from trivet.contracts.endpoint import SERVICES, declared
 from trivet.contracts.errors import NOT_FOUND, Fatal, FieldError, Refused, Retry
 from trivet.contracts.event import CloudEvent, ResourceFacts
-from trivet.contracts.model import GIB, MIB, ResourceId
+from trivet.contracts.model import GIB, MIB, Model, ResourceId
+from trivet.contracts.security.endpoints.audit_list import AuditPage
+from trivet.contracts.security.endpoints.whoami import WhoAmI
 from trivet.contracts.storage.endpoints.volume_attach import ENDPOINT as ATTACH
 from trivet.contracts.storage.endpoints.volume_attach import AttachRequest
 from trivet.contracts.storage.volume import VolumeSpec
@@ -138,6 +143,27 @@ def test_every_operation_over_http_is_a_command() -> None:
                 group: Any = groups[endpoint.noun]
                 names = {c.name for c in group.registered_commands}
                 assert verbs.get(endpoint.verb, endpoint.verb) in names, endpoint.op
+
+
+def test_commands_of_the_api_load_nothing_that_acts_on_this_machine() -> None:
+    code = "import sys; from trivet.cli.__main__ import run; run(['vm', '--help'])\n"
+    code += "print([m for m in sys.modules if m in ('trivet.host.commands', 'nats', 'pyroute2')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [
+        (WhoAmI(user="u", grants=(Grant(project="*", permissions=("*",)),)), False),
+        (AuditPage(records=()), True),
+    ],
+)
+def test_only_what_is_nothing_but_rows_is_a_table(
+    model: Model, rows: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_model(model, Format.TABLE)
+    assert ("user: u" in capsys.readouterr().out) is not rows
 
 
 def test_an_error_is_one_line() -> None:

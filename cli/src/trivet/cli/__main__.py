@@ -13,14 +13,13 @@ from importlib.metadata import version
 
 import typer
 
-from trivet.cli import apply, events, images
+from trivet.cli import apply, events
 from trivet.cli.generated import add_commands
 from trivet.cli.output import Format, print_value
 from trivet.cli.session import Output, connected
 from trivet.cli.waiting import DEFAULT_WAIT_S
 from trivet.contracts.endpoint import SERVICES, declared
 from trivet.contracts.errors import TrivetError
-from trivet.host import commands
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 INTERRUPTED = 130
@@ -31,20 +30,28 @@ def show_version(output: Output = Format.TABLE) -> None:
     told: dict[str, object] = {"client": version("trivet-cli")}
     try:
         with connected() as client:
-            told["gateway"] = client.get_json("/v1/version")["version"]
+            told["gateway"] = client.version()
     except TrivetError as error:
         told["gateway"] = f"not reachable: {error.detail}"
     print_value(told, output)
 
 
 def health(output: Output = Format.TABLE) -> None:
-    """Whether each service of the cluster answers."""
+    """Whether each service of the cluster answers; exit 1 if one does not."""
     with connected() as client:
-        print_value(client.get_json("/v1/health"), output)
+        told = client.health()
+    print_value(told, output)
+    if told.get("status") != "ok":
+        raise typer.Exit(1)
 
 
-def build_app() -> typer.Typer:
-    """The whole command line."""
+def build_app(first: str | None = None) -> typer.Typer:
+    """The command line: all of it, or what a command that begins with `first` needs.
+
+    Commands that act through the API don't load those that act on this machine, which take
+    half a second to import.
+    """
+    endpoints = [e for service in SERVICES for e in declared(service)]
     app = typer.Typer(
         name="trivet",
         help="One private cloud of a few Linux servers.",
@@ -53,14 +60,29 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    commands.register(app)
     app.command("apply")(apply.apply)
     app.command("version")(show_version)
     app.command("health")(health)
     app.add_typer(events.app, name="event", help="What happens in the cluster.")
-    endpoints = [e for service in SERVICES for e in declared(service)]
-    add_commands(app, endpoints, {"image": images.app})
+    if first in {command.name for command in app.registered_commands} | {"event"}:
+        return app
+    if any(first == endpoint.noun for endpoint in endpoints):
+        add_commands(app, [e for e in endpoints if e.noun == first], _written_by_hand(first))
+        return app
+    from trivet.host import commands
+
+    commands.register(app)
+    add_commands(app, endpoints, _written_by_hand("image"))
     return app
+
+
+def _written_by_hand(noun: str | None) -> dict[str, typer.Typer]:
+    """The group of a noun that has commands which no declaration makes."""
+    if noun != "image":
+        return {}
+    from trivet.cli import images
+
+    return {"image": images.app}
 
 
 def with_wait(arguments: Sequence[str]) -> list[str]:
@@ -88,7 +110,8 @@ def one_line(error: TrivetError) -> str:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code."""
     try:
-        result = build_app()(with_wait(arguments), prog_name="trivet", standalone_mode=False)
+        app = build_app(arguments[0] if arguments else None)
+        result = app(with_wait(arguments), prog_name="trivet", standalone_mode=False)
     except typer.TyperException as error:
         print(f"trivet: {error.format_message()}", file=sys.stderr)
         return error.exit_code

@@ -75,6 +75,10 @@ _UNITS = {"memory_mib": " MiB", "allocatable_memory_mib": " MiB", "size_gib": " 
 _UNITS |= {"progress_pct": " %", "claimed_bytes": " B"}
 
 
+_FOR_PROGRAMS = frozenset({"hash", "previous", "token_id"})
+"""Fields of rows that a table leaves out."""
+
+
 def visible(text: str) -> str:
     """The text with its control characters shown."""
     return text.translate(_CONTROL)
@@ -179,14 +183,15 @@ def _text(value: Any) -> str:
 def _only_rows(values: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a response that is one list of objects, flattened by one level."""
     lists = [v for v in values.values() if isinstance(v, list)]
-    if len(lists) != 1 or len(values) > 2 or not lists[0] or not isinstance(lists[0][0], dict):
+    if len(lists) != 1 or set(values) - {"cursor"} != {k for k in values if values[k] is lists[0]}:
         return []
     flat = []
     for row in lists[0]:
         inner = {
             k: v for value in row.values() if isinstance(value, dict) for k, v in value.items()
         }
-        flat.append({**{k: v for k, v in row.items() if not isinstance(v, dict)}, **inner})
+        whole = {**{k: v for k, v in row.items() if not isinstance(v, dict)}, **inner}
+        flat.append({k: v for k, v in whole.items() if k not in _FOR_PROGRAMS})
     return flat
 
 

@@ -19,7 +19,7 @@ Project = Annotated[
 ]
 WaitOption = Annotated[
     float | None,
-    typer.Option("--wait", metavar="[SECONDS]", min=0, help="Wait until done (300 s at most)."),
+    typer.Option("--wait", metavar="[SECONDS]", min=0, help="Wait until done (300 s, if not said)."),
 ]
 
 

@@ -122,9 +122,14 @@ class Client:
         )
         return _read(endpoint.response, reply.content)
 
-    def get_json(self, path: str) -> Any:
-        """What a path that is no operation answers (health, version, the document)."""
-        return self._send("GET", path, timeout_s=10 + GRACE_S).json()
+    def version(self) -> str:
+        """The gateway's version."""
+        return str(self._send("GET", "/v1/version", timeout_s=GRACE_S).json()["version"])
+
+    def health(self) -> dict[str, Any]:
+        """How the services are, as the gateway sees them; `status` is `ok` or `degraded`."""
+        reply = self._send("GET", "/v1/health", timeout_s=10 + GRACE_S, accepted=(200, 503))
+        return dict(reply.json())
 
     def __getattr__(self, plural: str) -> Operations:
         found = {
@@ -179,13 +184,21 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def _send(self, method: str, path: str, *, timeout_s: float, **more: Any) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float,
+        accepted: tuple[int, ...] = (200, 201),
+        **more: Any,
+    ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
         try:
             reply = self._http.request(method, path, timeout=timeout, **more)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        if reply.is_success:
+        if reply.status_code in accepted:
             return reply
         error_told = error_of(reply.status_code, reply.content, reply.headers.get("Retry-After"))
         if error_told.code is UNAUTHENTICATED and "Authorization" not in self._http.headers:

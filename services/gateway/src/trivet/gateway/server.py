@@ -22,7 +22,7 @@ from trivet.runtime.settings import BAD_SETTINGS, GatewaySettings
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 30
-STOP_S = 15
+STOP_S = 5
 HEADER_BYTES = 32 * 1024
 WS_MESSAGE_BYTES = 4096
 
