@@ -36,7 +36,7 @@ def test_what_is_ours_is_told_by_kind():
     machine = seen(
         namespaces={"tv-gw-1", "cni-1"},
         mounts={"/", "/var/lib/trivet/pools/p", "/var/lib/trivetx"},
-        loops={"/var/lib/trivet/pool.img", "/home/a/disk.img"},
+        loops={"/var/lib/trivet/pool.img", "/srv/a/disk.img"},
         tables={"inet tv_firewall", "inet filter", "ip tvnot"},
         links={"eth0", "tvbr7"},
     )

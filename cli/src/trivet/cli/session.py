@@ -19,7 +19,9 @@ Project = Annotated[
 ]
 WaitOption = Annotated[
     float | None,
-    typer.Option("--wait", metavar="[SECONDS]", min=0, help="Wait until done (300 s, if not said)."),
+    typer.Option(
+        "--wait", metavar="[SECONDS]", min=0, help="Wait until done (300 s, if not said)."
+    ),
 ]
 
 

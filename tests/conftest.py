@@ -1,0 +1,21 @@
+"""What this run may do: tests of the real engines need root, long campaigns are asked for."""
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run the long campaigns")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {}
+    if os.geteuid() != 0:
+        reasons["root"] = "needs root and the real engines; run with sudo"
+    if not config.getoption("--soak"):
+        reasons["soak"] = "a long campaign; run with --soak"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
