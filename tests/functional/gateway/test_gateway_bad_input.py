@@ -99,6 +99,7 @@ async def test_a_bad_body_is_the_callers_fault(site: Any, name: str) -> None:
     "body",
     [
         b'{"spec": []}',
+        b'{"spec": {"vcpus": NaN}}',
         b'{"spec": {}, "revision": 3}',
         b'{"labels": {"a": 5}}',
         b'{"meta": {"name": "other"}}',
