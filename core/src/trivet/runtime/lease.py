@@ -66,15 +66,19 @@ class Wait:
     seconds: float
 
 
-def decide(seen: Seen | None, me: str, now: float, ttl_s: float = TTL_S) -> Take | Wait:
+def decide(
+    seen: Seen | None, me: str, now: float, ttl_s: float = TTL_S, predecessors: str = "\0"
+) -> Take | Wait:
     """What one who does not hold the lease does. First rule that fits:
 
     no record: take it · released: take it · mine (a write of mine happened that I could not
-    see): take it · unchanged for the whole ttl: take it · else wait.
+    see): take it · a predecessor's, which is dead (its holder begins with `predecessors`): take
+    it · unchanged for the whole ttl: take it · else wait.
     """
     if seen is None:
         return Take(0, 1)
-    if seen.record.holder in ("", me) or now - seen.since >= ttl_s:
+    free = seen.record.holder in ("", me) or seen.record.holder.startswith(predecessors)
+    if free or now - seen.since >= ttl_s:
         return Take(seen.revision, seen.record.turn + 1)
     return Wait(min(LOOK_S, seen.since + ttl_s - now))
 
@@ -156,7 +160,7 @@ class Lease:
                 else:
                     record = LeaseRecord.model_validate_json(entry.value)
                     seen = observe(seen, record, entry.revision, now)
-                todo = decide(seen, self.holder, now, self._ttl_s)
+                todo = decide(seen, self.holder, now, self._ttl_s, self._predecessors)
                 if isinstance(todo, Take):
                     return await self._write(self.holder, todo.turn, todo.revision)
                 await self._clock.sleep(todo.seconds)
