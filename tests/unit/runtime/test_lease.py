@@ -47,6 +47,12 @@ def test_one_without_the_lease(known: Seen | None, now: float, wanted: Take | Wa
     assert decide(known, ME, now, TTL_S) == wanted
 
 
+def test_a_dead_predecessor_is_told_from_another_node_and_from_one_who_may_live() -> None:
+    assert decide(seen("n1/b"), ME, 100.0, TTL_S, predecessors="n1/") == Take(17, 5)
+    assert decide(seen("n1/b"), ME, 100.0, TTL_S) == Wait(LOOK_S)
+    assert decide(seen("n10/b"), ME, 100.0, TTL_S, predecessors="n1/") == Wait(LOOK_S)
+
+
 def test_a_record_that_changed_is_watched_anew() -> None:
     record = LeaseRecord(holder=OTHER, turn=1)
     first = observe(None, record, 5, 10.0)
@@ -129,6 +135,18 @@ async def test_one_who_ends_in_good_order_lets_the_next_in_at_once() -> None:
     await until(lambda: other.held)
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_a_restarted_process_that_is_alone_on_its_node_does_not_wait_for_the_ttl() -> None:
+    store, team = MemoryStore(), Team()
+    await store.create(
+        "lease.lead", LeaseRecord(holder="n1/dead", turn=7).model_dump_json().encode()
+    )
+    lease = Lease(store, "lead", "n1", SystemClock(), ttl_s=3600, alone=True)
+    task = asyncio.create_task(contend(lease, team))
+    await until(lambda: lease.held)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_error_of_the_work_comes_out_and_the_lease_is_free() -> None:

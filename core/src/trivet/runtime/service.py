@@ -134,10 +134,6 @@ class Service:
                 tasks.append(asyncio.create_task(self._forever("feed", self.feed.run)))
                 async with asyncio.timeout(SYNC_TIMEOUT_S):
                     await self.feed.synced()
-                publisher = OutboxPublisher(
-                    self.runtime.bus, self.runtime.store, self.runtime.clock, self.published
-                )
-                self.controller("outbox", publisher.run)
             for endpoint, handler in self._handlers:
                 subscriptions.append(await self._serve(endpoint, handler))
             for subject, callback in self._event_callbacks:
