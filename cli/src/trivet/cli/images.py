@@ -28,6 +28,7 @@ from trivet.contracts.compute.endpoints.images import CRUD as IMAGES
 from trivet.contracts.compute.image import Image
 from trivet.contracts.errors import NAME_TAKEN, Fatal, Refused, code
 from trivet.host import tiny_image
+from trivet.host.layout import Layout
 from trivet.runtime.settings import Settings, load_settings
 
 CANNOT_IMPORT = code("image.cannot_import", 400, "The file can't be imported from here")
@@ -54,7 +55,7 @@ def import_(
         spec["source"] = {"url": source}
         _create(name, spec, project, wait_s, output)
         return
-    settings = load_settings()
+    settings = _node_settings()
     _offer_and_create(name, Path(source), settings, spec, project, wait_s, output)
 
 
@@ -66,7 +67,7 @@ def build_tiny(
     output: Output = Format.TABLE,
 ) -> None:
     """Build the small test guest from the distribution's packages, and make an image of it."""
-    settings = load_settings()
+    settings = _node_settings()
     _require_root(settings)
     with tempfile.TemporaryDirectory(prefix="trivet-tiny-") as folder:
         try:
@@ -75,6 +76,12 @@ def build_tiny(
         except tiny_image.BuildFailed as error:
             raise Fatal(CANNOT_IMPORT, f"the tiny image was not built: {error}") from error
         _offer_and_create(name, made, settings, {}, project, wait_s, output, again=True)
+
+
+def _node_settings() -> Settings:
+    """The settings of the node on this machine: of the instance that `TRIVET_ROOT` names."""
+    layout = Layout(Path(os.path.abspath(os.environ.get("TRIVET_ROOT", "/"))))
+    return load_settings({"TRIVET_SETTINGS": str(layout.settings_file), **os.environ})
 
 
 def _offer_and_create(
