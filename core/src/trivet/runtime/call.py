@@ -4,6 +4,10 @@ The one place where models become bytes and back, where a deadline is given, and
 becomes a reply: a handler's `TrivetError` travels as an `ErrorBody`, bad input as
 `Refused(MALFORMED)` with each wrong field, and anything else as `Fatal(INTERNAL)` that names
 only a request id; its traceback goes to the log of the process where it happened.
+
+What the bus can't carry would never arrive, and its caller would wait for nothing. So a list
+whose page is too large is made anew with half the limit, until it fits (its cursor then leads
+to the rest), and any other answer of that size is told as `bus.reply_too_large`.
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from pydantic import ValidationError
 
 from trivet.contracts import all_codes
 from trivet.contracts.access import Caller, service_caller
-from trivet.contracts.endpoint import Endpoint, RequestT, ResponseT
+from trivet.contracts.endpoint import Endpoint, ListRequest, RequestT, ResponseT
 from trivet.contracts.errors import (
     INTERNAL,
     MALFORMED,
+    REPLY_TOO_LARGE,
     ErrorBody,
     Fatal,
     FieldError,
@@ -31,7 +36,7 @@ from trivet.contracts.errors import (
     from_body,
 )
 from trivet.contracts.model import Model
-from trivet.runtime.bus import Bus, Handler, Message
+from trivet.runtime.bus import MAX_PAYLOAD_BYTES, Bus, Handler, Message
 from trivet.runtime.telemetry import extract_context, inject_context, span
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,12 @@ CALLER_HEADER = "Trivet-Caller"
 REQUEST_ID_HEADER = "Trivet-Request-Id"
 ERROR_PREFIX = b"!"
 MAX_REQUEST_BYTES = 900_000
+MAX_REPLY_BYTES = MAX_PAYLOAD_BYTES
+FIELDS_TOLD = 20
+"""Wrong fields that an error names; who sent a thousand learns of the first ones."""
+
+WHERE_CHARS = 200
+MESSAGE_CHARS = 500
 
 all_codes.declare()
 
@@ -89,9 +100,20 @@ class Client:
                 timeout_s=timeout_s or endpoint.timeout_s,
                 headers=headers,
             )
-        if reply.startswith(ERROR_PREFIX):
-            raise from_body(ErrorBody.model_validate_json(reply[1:]))
-        return endpoint.response.model_validate_json(reply)
+        return _read(endpoint, reply)
+
+
+def _read(endpoint: Endpoint[RequestT, ResponseT], reply: bytes) -> ResponseT:
+    """The response in a reply, or the error that it tells, raised again."""
+    try:
+        if not reply.startswith(ERROR_PREFIX):
+            return endpoint.response.model_validate_json(reply)
+        told = ErrorBody.model_validate_json(reply[len(ERROR_PREFIX) :])
+    except ValidationError as error:
+        detail = f"the answer of {endpoint.op} can't be read"
+        hint = "services of different versions?"
+        raise Fatal(INTERNAL, detail, hint=hint) from error
+    raise from_body(told)
 
 
 def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
@@ -103,8 +125,8 @@ def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
             try:
                 request = _parse(endpoint, message.data)
                 caller = Caller.model_validate_json(message.headers.get(CALLER_HEADER, ""))
-                response = await handler(request, Call(caller, request_id, message.remaining_s))
-                return response.model_dump_json().encode()
+                call = Call(caller, request_id, message.remaining_s)
+                return await _fitting(endpoint, handler, request, call)
             except TrivetError as error:
                 return _error_reply(error)
             except ValidationError as error:
@@ -115,6 +137,23 @@ def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
                 return _error_reply(Fatal(INTERNAL, detail, hint="see the service's log"))
 
     return handle
+
+
+async def _fitting(
+    endpoint: Endpoint[Any, Any], handler: EndpointHandler, request: Any, call: Call
+) -> bytes:
+    """The handler's answer, as bytes that a message can carry."""
+    while True:
+        reply = (await handler(request, call)).model_dump_json().encode()
+        if len(reply) <= MAX_REPLY_BYTES:
+            return reply
+        if not isinstance(request, ListRequest) or request.limit == 1:
+            raise Fatal(
+                REPLY_TOO_LARGE,
+                f"the answer of {endpoint.op} has {len(reply)} bytes",
+                hint=f"a message carries {MAX_REPLY_BYTES}: ask for less at once",
+            )
+        request = request.model_copy(update={"limit": request.limit // 2})
 
 
 def _parse(endpoint: Endpoint[Any, Any], data: bytes) -> Any:
@@ -129,13 +168,14 @@ def _error_reply(error: TrivetError) -> bytes:
 
 def malformed(error: ValidationError) -> Refused:
     """Pydantic's findings as our own error: each field, what is wrong, what is accepted."""
+    found = error.errors(include_url=False, include_input=False)
     fields = tuple(
         FieldError(
-            where=".".join(str(part) for part in item["loc"]) or "(whole)",
-            message=item["msg"],
+            where=".".join(str(part) for part in item["loc"])[:WHERE_CHARS] or "(whole)",
+            message=item["msg"][:MESSAGE_CHARS],
             accepted=_accepted(item.get("ctx")),
         )
-        for item in error.errors(include_url=False, include_input=False)
+        for item in found[:FIELDS_TOLD]
     )
     named = ", ".join(f.where for f in fields[:5])
     return Refused(MALFORMED, f"not accepted: {named}", errors=fields)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_HEADER = "Trivet-Timeout-Ms"
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
+_MILLISECONDS = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(eq=False)
@@ -112,8 +114,8 @@ class NatsBus:
 
         async def accept(message: Msg) -> None:
             headers = message.headers or {}
-            left = headers.get(TIMEOUT_HEADER)
-            deadline = loop.time() + int(left) / 1000 if left and left.isdigit() else None
+            left = headers.get(TIMEOUT_HEADER, "")
+            deadline = loop.time() + int(left) / 1000 if _MILLISECONDS.fullmatch(left) else None
             arrived = Message(message.subject, message.data, headers)
             handlers.accept(arrived, deadline, self._reply_to(message.reply))
 

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.event import CloudEvent
@@ -171,7 +173,12 @@ class Service:
     def _hear(self, subject: str, callback: EventCallback) -> Duty:
         async def hear() -> None:
             async for message in self.runtime.bus.events(subject, since_seq=None):
-                await callback(CloudEvent.model_validate_json(message.data))
+                try:
+                    event = CloudEvent.model_validate_json(message.data)
+                except ValidationError as error:
+                    log.warning("event %d can't be read: %s", message.seq, error)
+                    continue
+                await callback(event)
 
         return hear
 
