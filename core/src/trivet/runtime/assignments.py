@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trivet.contracts.errors import CONFLICT, Refused
 from trivet.contracts.keys import Assignment, assignment_key, assignments_of
 from trivet.contracts.model import ResourceId
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Change, Store
-
-ATTEMPTS = 20
 
 
 class Assignments:
@@ -28,34 +26,18 @@ class Assignments:
         """Point `node` at the resource of `key`, at least at that generation; repeatable."""
         wanted = Assignment(kind=kind, id=id_, key=key, generation=generation)
         where = assignment_key(node, kind, id_)
-        for _ in range(ATTEMPTS):
-            entry = await self._store.get(where)
-            try:
-                if entry is None:
-                    await self._store.create(where, wanted.model_dump_json().encode())
-                    return
-                there = Assignment.model_validate_json(entry.value)
-                if there.key == key and there.generation >= generation:
-                    return
-                await self._store.update(where, wanted.model_dump_json().encode(), entry.revision)
-                return
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
+
+        def point(there: Assignment | None) -> Assignment:
+            if there is not None and there.key == key and there.generation >= generation:
+                return there
+            return wanted
+
+        await change_value(self._store, where, Assignment, point)
 
     async def release(self, node: str, kind: str, id_: ResourceId) -> None:
         """Remove the pointer; gone already is fine."""
         where = assignment_key(node, kind, id_)
-        for _ in range(ATTEMPTS):
-            entry = await self._store.get(where)
-            if entry is None:
-                return
-            try:
-                await self._store.delete(where, entry.revision)
-                return
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
+        await change_value(self._store, where, Assignment, lambda there: None)
 
 
 class Assigned:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from trivet.contracts.errors import CONFLICT, Refused, Retry
 from trivet.contracts.model import Model, ResourceId
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Store, Synced
-
-ATTEMPTS_MAX = 10
 
 
 class Claim(Model):
@@ -34,34 +32,14 @@ class Claims:
 
         Raises `Retry` where the store can't tell; claiming again then gives the answer.
         """
-        value = Claim(owner=owner).model_dump_json().encode()
-        for _ in range(ATTEMPTS_MAX):
-            try:
-                await self._store.create(key, value)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
-            else:
-                return True
-            holder = await self.owner(key)
-            if holder is not None:
-                return holder == owner
-        raise Retry(CONFLICT, f"{key} is claimed and released by many at once", retry_after_s=0.2)
+        mine = Claim(owner=owner)
+        found = await change_value(self._store, key, Claim, lambda there: there or mine)
+        return found == mine
 
     async def release(self, key: str, owner: ResourceId) -> None:
         """Let go of `key` if it is `owner`'s; else nothing is done."""
-        for _ in range(ATTEMPTS_MAX):
-            entry = await self._store.get(key)
-            if entry is None or Claim.model_validate_json(entry.value).owner != owner:
-                return
-            try:
-                await self._store.delete(key, entry.revision)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
-            else:
-                return
-        raise Retry(CONFLICT, f"{key} is claimed and released by many at once", retry_after_s=0.2)
+        mine = Claim(owner=owner)
+        await change_value(self._store, key, Claim, lambda there: None if there == mine else there)
 
     async def owner(self, key: str) -> ResourceId | None:
         """Whose `key` is, as the store says now; None: nobody's."""

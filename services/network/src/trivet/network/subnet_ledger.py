@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 
-from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.errors import Refused
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.codes import SUBNET_OVERLAP
 from trivet.network.domain.addresses import overlapping
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Store, Synced
 
 PREFIX = "subnets."
-ATTEMPTS_MAX = 20
 
 
 class Ledger(Model):
@@ -71,21 +71,4 @@ class SubnetLedger:
 
     async def _change(self, project: str, change: Callable[[Ledger], Ledger]) -> None:
         key = PREFIX + project
-        for _ in range(ATTEMPTS_MAX):
-            entry = await self._store.get(key)
-            before = Ledger.model_validate_json(entry.value) if entry else Ledger()
-            after = change(before)
-            if after == before:
-                return
-            value = after.model_dump_json().encode()
-            try:
-                if entry is None:
-                    await self._store.create(key, value)
-                else:
-                    await self._store.update(key, value, entry.revision)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
-            else:
-                return
-        raise Retry(CONFLICT, f"the subnets of {project} are changed by many", retry_after_s=0.2)
+        await change_value(self._store, key, Ledger, lambda found: change(found or Ledger()))

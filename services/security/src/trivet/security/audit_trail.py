@@ -14,6 +14,7 @@ from collections import OrderedDict
 
 from trivet.contracts.errors import CONFLICT, TIMEOUT, Refused, Retry
 from trivet.contracts.security.audit import AuditEntry, AuditRecord
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Change, Store
 from trivet.security.domain.audit import (
     Head,
@@ -100,19 +101,7 @@ class AuditTrail:
                 raise Retry(CONFLICT, f"audit block {before + 1} can't be read", retry_after_s=5.0)
 
     async def _write_head(self, head: Head) -> None:
-        for _ in range(APPEND_ATTEMPTS):
-            entry = await self._store.get(HEAD_KEY)
-            value = head.model_dump_json().encode()
-            try:
-                if entry is None:
-                    await self._store.create(HEAD_KEY, value)
-                elif Head.model_validate_json(entry.value).seq < head.seq:
-                    await self._store.update(HEAD_KEY, value, entry.revision)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
-                continue
-            return
+        await change_value(self._store, HEAD_KEY, Head, lambda there: _newer(there, head))
 
     async def list(self, since_seq: int | None, limit: int) -> tuple[AuditRecord, ...]:
         """Records from `since_seq` on (None: the last ones), at most `limit`."""
@@ -157,3 +146,7 @@ class AuditTrail:
     def _advance(self, head: Head) -> None:
         if head.seq > self._head.seq:
             self._head = head
+
+
+def _newer(there: Head | None, head: Head) -> Head:
+    return there if there is not None and there.seq >= head.seq else head

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trivet.contracts.errors import CONFLICT, Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.pool import Pool
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Store
 from trivet.storage.domain.space import Ledger, Member, SpaceClaim
-
-ATTEMPTS = 50
 
 
 def ledger_key(pool: ResourceId, node: str) -> str:
@@ -73,21 +71,4 @@ class Ledgers:
         self, pool: ResourceId, node: str, change: Callable[[Ledger], Ledger]
     ) -> None:
         key = ledger_key(pool, node)
-        for _ in range(ATTEMPTS):
-            entry = await self._store.get(key)
-            before = Ledger.model_validate_json(entry.value) if entry else Ledger()
-            after = change(before)
-            if after == before:
-                return
-            value = after.model_dump_json().encode()
-            try:
-                if entry is None:
-                    await self._store.create(key, value)
-                else:
-                    await self._store.update(key, value, entry.revision)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
-                continue
-            return
-        raise Retry(CONFLICT, f"{key} is being changed by too many at once", retry_after_s=0.5)
+        await change_value(self._store, key, Ledger, lambda found: change(found or Ledger()))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trivet.contracts.errors import CONFLICT, Refused
 from trivet.contracts.model import Model
+from trivet.runtime.cas import change_value
 from trivet.runtime.store import Change, Store
 
 PREFIX = "vtep."
-ATTEMPTS_MAX = 20
 
 
 class Vtep(Model):
@@ -43,20 +42,5 @@ class Vteps:
     async def say(self, node: str, address: str | None) -> None:
         """Record this node's address; None removes it."""
         key = PREFIX + node
-        for _ in range(ATTEMPTS_MAX):
-            entry = await self._store.get(key)
-            present = Vtep.model_validate_json(entry.value).address if entry else None
-            if present == address:
-                return
-            try:
-                if address is None and entry is not None:
-                    await self._store.delete(key, entry.revision)
-                elif address is not None:
-                    value = Vtep(address=address).model_dump_json().encode()
-                    if entry is None:
-                        await self._store.create(key, value)
-                    else:
-                        await self._store.update(key, value, entry.revision)
-            except Refused as error:
-                if error.code is not CONFLICT:
-                    raise
+        wanted = Vtep(address=address) if address is not None else None
+        await change_value(self._store, key, Vtep, lambda there: wanted)
