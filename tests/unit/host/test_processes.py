@@ -1,5 +1,6 @@
 """Processes by pid and start time: real ones, made here."""
 
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -66,3 +67,20 @@ def test_a_dead_child_that_was_not_waited_for_is_gone():
     processes.os.close(with_pidfd)
     assert processes.record_of("x", done.pid) is None
     done.wait()
+
+
+@pytest.mark.root
+def test_a_process_in_another_root_is_told_from_ours(tmp_path, child):
+    shutil.copy("/bin/busybox", tmp_path / "busybox")
+    elsewhere = subprocess.Popen(
+        ("chroot", str(tmp_path), "/busybox", "sh", "-c", "echo in; exec /busybox sleep 60"),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert elsewhere.stdout.readline() == b"in\n"
+        assert processes.program(elsewhere.pid).endswith("/busybox")
+        assert not processes.in_our_root(elsewhere.pid)
+        assert processes.in_our_root(child.pid)
+    finally:
+        elsewhere.kill()
+        elsewhere.communicate()

@@ -73,6 +73,7 @@ def test_an_engine_is_ours_by_our_path_on_its_command_line(monkeypatch):
         monkeypatch.setattr(traces, "program", lambda pid: program)
         monkeypatch.setattr(traces, "arguments", lambda pid: list(argv))
         monkeypatch.setattr(traces, "environment", lambda pid: list(environment))
+        monkeypatch.setattr(traces, "in_our_root", lambda pid: True)
         return traces.engine_of(layout, 4) is not None
 
     qemu = "/usr/bin/qemu-system-x86_64"

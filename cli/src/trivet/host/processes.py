@@ -148,6 +148,16 @@ def program(pid: int) -> str:
         return ""
 
 
+def in_our_root(pid: int) -> bool:
+    """Whether a process sees the file system that we see. One in a container or a chroot does
+    not: its paths look like ours and are others."""
+    try:
+        its, ours = os.stat(f"/proc/{pid}/root/."), os.stat("/")
+    except OSError:
+        return False
+    return (its.st_dev, its.st_ino) == (ours.st_dev, ours.st_ino)
+
+
 def pids() -> list[int]:
     """All processes of this pid namespace."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -8,9 +8,11 @@ made or half taken away, and twice.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from trivet.contracts.errors import TrivetError
 from trivet.host import processes, traces
@@ -106,9 +108,17 @@ def _delete_mounts(layout: Layout, *, lazily: bool) -> None:
     for point in reversed(traces.mounts()):
         if layout.owns(point):
             _run("umount", *(("--lazy",) if lazily else ()), point)
+            _remove_mount_point(point)
     for device, file in traces.loops().items():
         if layout.owns(file):
             _run("losetup", "--detach", device)
+
+
+def _remove_mount_point(point: str) -> None:
+    """Remove an empty mount point. With it go copies of the mount in mount namespaces that
+    others began meanwhile (a container's, say), which would keep its loop device busy."""
+    with suppress(OSError):
+        os.rmdir(point)
 
 
 def _run(*argv: str) -> str:

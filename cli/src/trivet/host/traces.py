@@ -7,17 +7,19 @@ things that Trivet makes are looked at; reading them changes nothing.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
 import re
+import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.host.layout import Layout
-from trivet.host.processes import arguments, environment, pids, program
+from trivet.host.processes import arguments, environment, in_our_root, pids, program
 
 SYSCTLS = (
     "net/ipv4/ip_forward",
@@ -25,6 +27,10 @@ SYSCTLS = (
     "net/ipv6/conf/default/forwarding",
     "net/ipv4/conf/all/accept_redirects",
 )
+LOOP_GET_STATUS64 = 0x4C05
+LOOP_INFO_BYTES = 232
+"""Request and size of `struct loop_info64`, which begins with device and inode (linux/loop.h)."""
+
 MODULE_SYSCTLS = (
     "net/bridge/bridge-nf-call-iptables",
     "net/bridge/bridge-nf-call-ip6tables",
@@ -109,7 +115,7 @@ def engine_of(layout: Layout, pid: int) -> str | None:
     installed there. Else None: an editor that has our file open is somebody's, not ours."""
     path = program(pid)
     argv = arguments(pid)
-    if not argv:
+    if not argv or not in_our_root(pid):
         return None
     if layout.opt in Path(argv[0]).parents or layout.owns(path):
         return Path(argv[0]).name
@@ -146,14 +152,37 @@ def _unescaped(field: str) -> str:
 
 
 def loops() -> dict[str, str]:
-    """The backing file of each loop device that has one."""
+    """The backing file of each loop device that has one in the file system that we see; a
+    container's can have the same path and be another file."""
     found = {}
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        device = f"/dev/{path.parts[3]}"
         try:
-            found[f"/dev/{path.parts[3]}"] = path.read_text().strip().removesuffix(" (deleted)")
-        except OSError:  # it went meanwhile
+            file, deleted = _without_mark(path.read_text().strip())
+            if deleted or _identity(device) == _file_identity(file):
+                found[device] = file
+        except OSError:  # it went meanwhile, or the file is not in our file system
             continue
     return found
+
+
+def _without_mark(backing_file: str) -> tuple[str, bool]:
+    """A backing file's path, and whether the file was deleted."""
+    path = backing_file.removesuffix(" (deleted)")
+    return path, path != backing_file
+
+
+def _identity(device: str) -> tuple[int, int]:
+    """Device and inode number of a loop device's backing file, from the kernel."""
+    with open(device, "rb") as opened:
+        info = fcntl.ioctl(opened, LOOP_GET_STATUS64, bytes(LOOP_INFO_BYTES))
+    device_number, inode = struct.unpack_from("=QQ", info)
+    return device_number, inode
+
+
+def _file_identity(file: str) -> tuple[int, int]:
+    stat = os.stat(file)
+    return stat.st_dev, stat.st_ino
 
 
 def links() -> list[str]:
