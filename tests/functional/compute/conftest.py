@@ -285,6 +285,7 @@ class FakeSource:
     Config: ClassVar[type] = NoConfig
     have_file: ClassVar[set[str]] = {"n1"}
     fetches: ClassVar[int] = 0
+    forgotten: ClassVar[list[str]] = []
     error: ClassVar[TrivetError | None] = None
 
     def __init__(self, context: Any, config: Any) -> None:
@@ -311,6 +312,9 @@ class FakeSource:
             raise Refused(NOT_FOUND, f"{source.file} is not in the import folder")
         (into / "part").write_text("fetched")
         return into / "part"
+
+    async def forget(self, source: ImageSourceSpec) -> None:
+        self.forgotten.append(source.file or "")
 
 
 class FakeWriter:
@@ -364,6 +368,7 @@ class FakePlugins:
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(FakeSource, "have_file", {"n1"})
     monkeypatch.setattr(FakeSource, "fetches", 0)
+    monkeypatch.setattr(FakeSource, "forgotten", [])
     monkeypatch.setattr(FakeSource, "error", None)
     monkeypatch.setattr(FakeWriter, "hold", None)
     monkeypatch.setattr(FakeWriter, "written", [])

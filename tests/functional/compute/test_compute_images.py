@@ -72,6 +72,31 @@ async def test_a_vm_waits_for_its_image_and_says_so(world: Any) -> None:
     assert vm.status.condition("ImageReady").status == "true"
 
 
+async def test_the_size_of_a_disk_waits_for_the_image(world: Any) -> None:
+    """A VM that leaves its disk's size to the image is refused while that is not known, and the
+    refusal says how the image is."""
+    world.writer.hold = asyncio.Event()
+    await world.import_image(sha256="b" * 64)
+    with pytest.raises(Refused, match=r"image tiny is \d+ % imported"):
+        await world.create(image="tiny", disks=[])
+    world.writer.hold.set()
+    await until(world, Phase.FAILED)
+    with pytest.raises(Refused, match="image tiny could not be imported: n1: its bytes have"):
+        await world.create(image="tiny", disks=[])
+    patch = {"sha256": None}
+    await world.harness.call(IMAGES.edit, EditRequest(project="p", name="tiny", spec=patch))
+    await until(world, Phase.READY)
+    vm = await world.create(image="tiny", disks=[])
+    assert [d.size_gib for d in vm.spec.disks] == [2]
+
+
+@pytest.mark.parametrize("sha256", ["a" * 64, "b" * 64])
+async def test_what_was_there_for_one_import_goes_with_its_end(world: Any, sha256: str) -> None:
+    await world.import_image(sha256=sha256)
+    await until(world, Phase.READY if sha256.startswith("a") else Phase.FAILED)
+    assert world.source.forgotten == ["tiny.qcow2"]
+
+
 async def test_a_wrong_digest_fails_and_holds_nothing(world: Any) -> None:
     await world.import_image(sha256="b" * 64)
     image = await until(world, Phase.FAILED)

@@ -17,14 +17,15 @@ from trivet.cli.__main__ import run
 from trivet.client import Client
 from trivet.contracts.compute.endpoints.images import CRUD as IMAGES
 from trivet.contracts.compute.endpoints.vms import CRUD as VMS
-from trivet.contracts.compute.image import Image, ImageStatus
+from trivet.contracts.compute.image import Image, ImageSpec, ImageStatus
 from trivet.contracts.compute.vm import Power
-from trivet.contracts.errors import NAME_TAKEN, Refused, TrivetError
+from trivet.contracts.errors import INVALID, NAME_TAKEN, Refused, TrivetError
 from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.security.endpoints.token_create import ENDPOINT as TOKEN_CREATE
 from trivet.contracts.security.endpoints.token_create import TokenCreated
 from trivet.contracts.security.identity import Token, TokenStatus
 from trivet.runtime.clock import SystemClock, new_id
+from trivet.runtime.crud import merge_patch
 
 
 @dataclass
@@ -238,13 +239,26 @@ async def test_apply_shows_the_difference_and_makes_it_so(shell: Shell, tmp_path
 
 @dataclass
 class Images:
-    """An image service that takes what is in the import folder."""
+    """An image service that takes what is in the import folder, and while `hold` is still at it."""
 
     folder: Path
     made: dict[str, Image]
     fails: bool = False
+    hold: bool = False
+    refuse: TrivetError | None = None
+
+    def end(self, name: str) -> None:
+        """The import ends: what was there for it alone goes."""
+        image = self.made[name]
+        phase = Phase.FAILED if self.fails else Phase.READY
+        self.made[name] = image.with_status(phase=phase, observed_generation=image.meta.generation)
+        file = self.folder / image.spec.source.file
+        if file.name.startswith("once-"):
+            file.unlink(missing_ok=True)
 
     async def create(self, request: Any, call: Any) -> Image:
+        if self.refuse is not None:
+            raise self.refuse
         if request.meta.name in self.made:
             raise Refused(NAME_TAKEN, "the name is taken")
         data = (self.folder / request.spec.source.file).read_bytes()
@@ -255,12 +269,19 @@ class Images:
             project="default",
             created_at=SystemClock().now(),
         )
-        phase = Phase.FAILED if self.fails else Phase.READY
-        status = ImageStatus(phase=phase, observed_generation=1)
-        self.made[request.meta.name] = Image(meta=meta, spec=request.spec, status=status)
-        return self.made[request.meta.name]
+        image = Image(meta=meta, spec=request.spec, status=ImageStatus())
+        self.made[request.meta.name] = image
+        return image
+
+    async def edit(self, request: Any, call: Any) -> Image:
+        image = self.made[request.name]
+        merged = merge_patch(image.spec.model_dump(mode="json"), request.spec)
+        self.made[request.name] = image.with_spec(ImageSpec.model_validate(merged))
+        return self.made[request.name]
 
     async def get(self, request: Any, call: Any) -> Image:
+        if not self.hold and not self.made[request.name].settled():
+            self.end(request.name)
         return self.made[request.name]
 
 
@@ -270,6 +291,7 @@ async def images(shell: Shell, tmp_path: Path) -> Images:
     found.folder.mkdir()
     await shell.site.cloud.serve(IMAGES.create, found.create)
     await shell.site.cloud.serve(IMAGES.get, found.get)
+    await shell.site.cloud.serve(IMAGES.edit, found.edit)
     return found
 
 
@@ -288,6 +310,41 @@ async def test_a_local_image_goes_through_the_import_folder(
     assert list(images.folder.iterdir()) == []
 
 
+async def test_a_copy_outlives_the_wait_and_not_the_import(
+    shell: Shell, images: Images, tmp_path: Path
+) -> None:
+    file = tmp_path / "disk.raw"
+    file.write_bytes(b"disk")
+    images.hold = True
+    code, _, err = await shell("image", "import", "slow", str(file), "--wait", "0.3")
+    assert code == 1
+    assert "bus.timeout: image slow is pending after 0.3 s" in err
+    (copy,) = images.folder.iterdir()
+    assert copy.name == images.made["slow"].spec.source.file
+    images.end("slow")
+    assert list(images.folder.iterdir()) == []
+
+
+async def test_a_copy_that_nobody_takes_is_removed(
+    shell: Shell, images: Images, tmp_path: Path
+) -> None:
+    file = tmp_path / "disk.raw"
+    file.write_bytes(b"disk")
+    images.refuse = Refused(INVALID, "no")
+    code, _, _ = await shell("image", "import", "mine", str(file))
+    assert (code, list(images.folder.iterdir())) == (1, [])
+
+
+async def test_an_import_that_fails_says_why(shell: Shell, images: Images, tmp_path: Path) -> None:
+    file = tmp_path / "disk.raw"
+    file.write_bytes(b"disk")
+    images.fails = True
+    code, _, err = await shell("image", "import", "mine", str(file))
+    assert code == 1
+    assert "resource.failed: image mine failed" in err
+    assert list(images.folder.iterdir()) == []
+
+
 async def test_an_image_from_a_url_needs_no_folder(shell: Shell, images: Images) -> None:
     async def create(request: Any, call: Any) -> Image:
         meta = Meta(id=new_id("image"), name="far", created_at=SystemClock().now())
@@ -299,24 +356,60 @@ async def test_an_image_from_a_url_needs_no_folder(shell: Shell, images: Images)
         if not one.pattern.endswith("image.create.v1")
     ]
     await shell.site.cloud.serve(IMAGES.create, create)
-    code, _, err = await shell("image", "import", "far", "https://example.org/disk.qcow2")
+    address = "https://example.org/disk.qcow2"
+    code, _, err = await shell("image", "import", "far", address, "--wait", "0")
     assert code == 0, err
     assert shell.asked("image.create").spec.source.url == "https://example.org/disk.qcow2"
+
+
+def built(out: Path, work: Path, progress: Any) -> Path:
+    """Stands in for the build of the tiny guest."""
+    out.write_bytes(b"tiny")
+    return out
 
 
 async def test_build_tiny_twice_is_success(
     shell: Shell, images: Images, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    def build(out: Path, work: Path, progress: Any) -> Path:
-        out.write_bytes(b"tiny")
-        return out
-
-    monkeypatch.setattr("trivet.host.tiny_image.build", build)
+    monkeypatch.setattr("trivet.host.tiny_image.build", built)
     monkeypatch.setenv("TRIVET_STATE_DIR", str(tmp_path))
     for _ in range(2):
         code, out, err = await shell("image", "build-tiny")
         assert code == 0, err
         assert yaml.safe_load(out)["phase"] == "ready"
+        assert list(images.folder.iterdir()) == []
+
+
+async def test_build_tiny_waits_for_an_import_that_is_under_way(
+    shell: Shell, images: Images, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("trivet.host.tiny_image.build", built)
+    monkeypatch.setenv("TRIVET_STATE_DIR", str(tmp_path))
+    images.hold = True
+    code, _, err = await shell("image", "build-tiny", "--wait", "0.3")
+    assert (code, "is pending" in err) == (1, True), err
+    (copy,) = images.folder.iterdir()
+    images.hold = False
+    code, out, err = await shell("image", "build-tiny")
+    assert code == 0, err
+    assert yaml.safe_load(out)["phase"] == "ready"
+    assert images.made["tiny"].spec.source.file == copy.name
+    assert list(images.folder.iterdir()) == []
+
+
+async def test_build_tiny_tries_anew_what_failed(
+    shell: Shell, images: Images, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("trivet.host.tiny_image.build", built)
+    monkeypatch.setenv("TRIVET_STATE_DIR", str(tmp_path))
+    images.fails = True
+    code, _, err = await shell("image", "build-tiny")
+    assert (code, "image tiny failed" in err) == (1, True), err
+    images.fails = False
+    code, out, err = await shell("image", "build-tiny")
+    assert code == 0, err
+    assert yaml.safe_load(out)["phase"] == "ready"
+    assert images.made["tiny"].meta.generation == 2
 
 
 async def test_the_client_finds_operations_by_plural_and_verb(shell: Shell) -> None:

@@ -55,6 +55,14 @@ class TestFile:
             await source.fetch(ImageSourceSpec(file=name), tmp_path, nothing)
         assert (refused.value.code is NOT_FOUND) is (name in ("missing", "loop"))
 
+    async def test_what_is_there_for_one_import_goes_after_it(self, tmp_path: Path) -> None:
+        source = self.source(tmp_path)
+        for name in ("kept.raw", "once-1f-a.raw"):
+            (tmp_path / "import" / name).write_bytes(b"1")
+            for _ in range(2):
+                await source.forget(ImageSourceSpec(file=name))
+        assert [p.name for p in (tmp_path / "import").iterdir()] == ["kept.raw"]
+
     async def test_a_link_within_the_folder_is_fine(self, tmp_path: Path) -> None:
         source = self.source(tmp_path)
         (tmp_path / "import/a-1.raw").write_bytes(b"1")

@@ -9,6 +9,10 @@ from pydantic import Field, StringConstraints, model_validator
 from trivet.contracts.model import Model
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 
+ONCE_PREFIX = "once-"
+"""A file of the import folder whose name begins so is there for one import: when that has ended,
+well or badly, the node that read it removes it."""
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

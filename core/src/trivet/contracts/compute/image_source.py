@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trivet.contracts.compute.image import ImageSourceSpec
 from trivet.contracts.driver import Driver
@@ -29,6 +29,16 @@ class ImageSource(Driver, Protocol):
 
     async def fetch(self, source: ImageSourceSpec, into: Path, progress: Progress) -> Path:
         """Bring the bytes; returns the path of the local file."""
+        ...
+
+
+@runtime_checkable
+class OnceSource(Protocol):
+    """Optional, for a source with files that are there for one import only."""
+
+    async def forget(self, source: ImageSourceSpec) -> None:
+        """The import from `source` has ended: remove what was there for it alone. Whatever else
+        the source names stays; gone already is fine."""
         ...
 
 

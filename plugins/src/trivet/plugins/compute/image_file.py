@@ -1,7 +1,8 @@
 """Images from files that an operator has put into this node's import folder.
 
 Names come from users, so only what really lies in that folder is given out: no path, no link
-that leads elsewhere, nothing but a regular file. The file is not copied: it is read in place.
+that leads elsewhere, nothing but a regular file. The file is not copied: it is read in place, and
+stays, unless its name says that it was put there for one import.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import ClassVar
 
-from trivet.contracts.compute.image import ImageSourceSpec
+from trivet.contracts.compute.image import ONCE_PREFIX, ImageSourceSpec
 from trivet.contracts.compute.image_source import ImageSource, Progress
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import INVALID, NOT_FOUND, Refused
@@ -57,6 +58,13 @@ class FileSource:
         found, size = await asyncio.to_thread(self._find, source.file or "")
         progress(size, size)
         return found
+
+    async def forget(self, source: ImageSourceSpec) -> None:
+        """Remove a file that was put into the folder for this import."""
+        name = source.file or ""
+        if name.startswith(ONCE_PREFIX):
+            path = self._folder / name
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _find(self, name: str) -> tuple[Path, int]:
         try:

@@ -20,7 +20,7 @@ from trivet.contracts.endpoint import Crud, GetRequest
 from trivet.contracts.errors import INVALID, NOT_FOUND, REFERENCE, FieldError, Refused
 from trivet.contracts.model import GIB
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
-from trivet.contracts.resource import AnyResource
+from trivet.contracts.resource import AnyResource, Phase
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
@@ -44,7 +44,7 @@ def wire(service: Service, parts: Parts) -> None:
         if unknown:
             named = "; ".join(error.message for error in unknown)
             raise Refused(REFERENCE, named, errors=tuple(unknown))
-        return after if before is not None else _with_disk(parts, after)
+        return after if before is not None else await _with_disk(parts, after)
 
     serve_crud(service, CRUD, Hooks[Vm](admit=admit, finalizers=(CONTROLLER,)))
 
@@ -66,14 +66,20 @@ async def _unknown(parts: Parts, vm: Vm) -> list[FieldError]:
     return [error for error in found if error is not None]
 
 
-def _with_disk(parts: Parts, vm: Vm) -> Vm:
+async def _with_disk(parts: Parts, vm: Vm) -> Vm:
     """A VM of an image that asks for no disk gets one of the image's size."""
     if vm.spec.image is None or vm.spec.disks:
         return vm
-    image = parts.images.get(vm.spec.image, vm.meta.project)
+    image = await parts.images.fresh(parts.images.kind.key(vm.meta.project, vm.spec.image))
     size_bytes = image.status.virtual_size_bytes if image else None
+    if image is not None and image.status.phase is Phase.FAILED:
+        told = image.status.condition("Imported")
+        why = f": {told.message}" if told else ""
+        hint = f"`trivet image show {vm.spec.image}`; delete it, and import it anew"
+        raise Refused(INVALID, f"image {vm.spec.image} could not be imported{why}", hint=hint)
     if size_bytes is None:
-        detail = f"image {vm.spec.image} is not imported yet, so the disk's size is not known"
+        progress = image.status.progress_pct if image else 0
+        detail = f"image {vm.spec.image} is {progress} % imported: the disk's size is not known yet"
         raise Refused(INVALID, detail, hint="wait for the image, or say how large disks[0] is")
     disk = DiskRequest(size_gib=-(-size_bytes // GIB))
     return vm.model_copy(update={"spec": vm.spec.model_copy(update={"disks": (disk,)})})

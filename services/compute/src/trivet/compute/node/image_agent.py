@@ -16,7 +16,13 @@ from pathlib import Path
 from trivet.compute.domain.image_plan import NODE, holder_of, volume_name, volume_request
 from trivet.compute.node.progress import ProgressTeller
 from trivet.contracts.compute.image import Image
-from trivet.contracts.compute.image_source import ImageFacts, ImageSource, ImageWriter, Progress
+from trivet.contracts.compute.image_source import (
+    ImageFacts,
+    ImageSource,
+    ImageWriter,
+    OnceSource,
+    Progress,
+)
 from trivet.contracts.endpoint import DeleteRequest, GetRequest
 from trivet.contracts.errors import (
     INVALID,
@@ -248,7 +254,7 @@ class ImageAgent:
         )
 
     async def _clean(self, image: Image, *, remove_volume: bool) -> None:
-        """Let go of the volume and of the fetched files."""
+        """Let go of the volume, of the fetched files, and of what was there for this import."""
         project, name = image.meta.project, volume_name(image.meta.name)
         client = self._runtime.client
         with _absent_is_fine():
@@ -264,6 +270,9 @@ class ImageAgent:
                 if owner is not None and owner.id == image.meta.id:
                     await client.call(VOLUMES.delete, DeleteRequest(project=project, name=name))
         await asyncio.to_thread(shutil.rmtree, self._folder / image.meta.id, ignore_errors=True)
+        for source in self._sources:
+            if source.accepts(image.spec.source) and isinstance(source, OnceSource):
+                await source.forget(image.spec.source)
 
     async def _write(self, image: Image, change: Callable[[Image], Image]) -> None:
         """Write the end of this node's work on the image, and let go of it, in one."""
