@@ -27,7 +27,7 @@ from trivet.client import Client
 from trivet.client.client import build_request
 from trivet.contracts.compute.endpoints.images import CRUD as IMAGES
 from trivet.contracts.compute.image import ONCE_PREFIX, Image
-from trivet.contracts.errors import NAME_TAKEN, Fatal, Refused, Retry, code
+from trivet.contracts.errors import NAME_TAKEN, TIMEOUT, Fatal, Refused, TrivetError, code
 from trivet.contracts.resource import Phase
 from trivet.host import tiny_image
 from trivet.host.layout import Layout
@@ -109,8 +109,8 @@ def _offer_and_create(
             spec = {"sha256": _sha256(offered), **spec, "source": {"file": offered.name}}
             image = _ask(client, name, spec, project, again=again)
         except BaseException as error:
-            # No answer is no refusal: a node may be reading the copy.
-            if not isinstance(error, Retry):
+            # No answer in time is no refusal: a node may be reading the copy.
+            if not isinstance(error, TrivetError) or error.code is not TIMEOUT:
                 offered.unlink(missing_ok=True)
             raise
         if image.spec.source.file != offered.name:

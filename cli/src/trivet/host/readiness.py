@@ -43,6 +43,15 @@ def ready(unit: str, layout: Layout, settings: Settings) -> bool:
             return True
 
 
+def supervised(layout: Layout, unit: str) -> bool:
+    """Whether the present supervisor says that it has started a unit, and that it is ready."""
+    try:
+        told = json.loads(layout.status_file.read_text())
+    except OSError:
+        return False
+    return bool(told["processes"].get(unit, {}).get("ready"))
+
+
 def gateway_url(settings: Settings) -> str:
     """Where this node's gateway is reached from this node."""
     host = settings.gateway.host

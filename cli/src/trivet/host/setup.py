@@ -110,6 +110,7 @@ def _start(layout: Layout, version: str, say: Say) -> None:
     if record and record.version == version:
         return
     leave_processes(layout, say)
+    layout.status_file.unlink(missing_ok=True)
     say("starting the services")
     if layout.ordinary and machine.has_systemd():
         machine.install_unit(layout, version)
@@ -132,7 +133,9 @@ def _wait_until_ready(layout: Layout, settings: Settings) -> str:
     deadline = time.monotonic() + READY_WITHIN_S
     why = "the supervisor did not start"
     while time.monotonic() < deadline:
-        health = readiness.gateway_health(settings, layout)
+        # The gateway of an earlier supervisor answers, too, until the new one has ended it.
+        started = readiness.supervised(layout, "gateway")
+        health = readiness.gateway_health(settings, layout) if started else None
         if health and health.status == "ok" and layout.token_file.exists():
             return layout.token_file.read_text().strip()
         if health is None:
