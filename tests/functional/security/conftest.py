@@ -18,6 +18,7 @@ async def bare(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     """Nothing started; the token file is there. A parameter is how seldom it looks (seconds)."""
     token_file = tmp_path / "first-token"
     token_file.write_text(FIRST + "\n")
+    token_file.chmod(0o600)
     security = {
         "firewall": "fake-firewall",
         "look_s": getattr(request, "param", 0.2),

@@ -13,8 +13,12 @@ from trivet.contracts.errors import (
     IN_USE,
     TrivetError,
 )
+from trivet.contracts.model import ResourceId
 from trivet.contracts.security.endpoints.node_protect import ProtectResponse
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
+from trivet.contracts.security.group import SECURITY_GROUP
+from trivet.runtime.clock import SystemClock
+from trivet.runtime.collection import Collection
 from trivet.testing.security_world import World, binding, code_of, until
 
 
@@ -91,3 +95,18 @@ async def test_a_group_that_ports_stand_behind_stays(world: World) -> None:
     await until(counted)
     world.bindings = ()
     await world.harness.call(GROUPS.delete, request)
+
+
+@pytest.mark.parametrize("bare", [600.0], indirect=True)
+async def test_a_group_made_a_moment_ago_is_looked_for(bare: World) -> None:
+    service = await bare.start()
+    await bare.first_admin()
+    other = Collection(SECURITY_GROUP, bare.harness.store("security"), SystemClock())
+    # From here on this instance hears nothing of what others write.
+    service.feed._tell = lambda sink, change: None  # type: ignore[method-assign]
+    there = service.collection(SECURITY_GROUP).get("default", "default")
+    assert there is not None
+    meta = there.meta.model_copy(update={"id": ResourceId("security-group-2"), "name": "web"})
+    await other.create(there.model_copy(update={"meta": meta}))
+    one = binding(1, "web")
+    assert (await bare.protect(one)).protected == {one.port: 1}

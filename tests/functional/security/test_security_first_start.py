@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trivet.contracts.access import Grant
@@ -11,12 +13,14 @@ from trivet.contracts.endpoint import (
     ListRequest,
     Nothing,
 )
+from trivet.contracts.errors import Fatal
 from trivet.contracts.security.endpoints.roles import CRUD as ROLES
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
 from trivet.contracts.security.endpoints.tokens import CRUD as TOKENS
 from trivet.contracts.security.endpoints.users import CRUD as USERS
 from trivet.contracts.security.endpoints.whoami import ENDPOINT as WHOAMI
 from trivet.runtime.service import Service
+from trivet.security.controllers.first_start import token_in
 from trivet.testing.memory_store import Fault, MemoryStore
 from trivet.testing.security_world import FIRST, World, until
 
@@ -92,3 +96,22 @@ async def test_what_was_deleted_does_not_come_back_at_a_restart(world: World) ->
     assert await world.who(FIRST) is None
     users = await world.harness.call(USERS.list, ListRequest())
     assert [u.meta.name for u in users.items] == ["eve"]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o660])
+def test_a_token_that_others_can_read_is_not_used(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "token"
+    file.write_text(FIRST)
+    file.chmod(mode)
+    with pytest.raises(Fatal, match="chmod 600"):
+        token_in(file)
+    file.chmod(0o600)
+    assert token_in(file).text == FIRST
+
+
+def test_a_link_in_place_of_the_token_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text(FIRST)
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "token").symlink_to(tmp_path / "real")
+    with pytest.raises(OSError, match="symbolic links"):
+        token_in(tmp_path / "token")

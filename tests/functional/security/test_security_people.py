@@ -22,7 +22,6 @@ from trivet.contracts.errors import (
     TrivetError,
 )
 from trivet.contracts.security.codes import LAST_ADMIN
-from trivet.contracts.security.endpoints.projects import CRUD as PROJECTS
 from trivet.contracts.security.endpoints.roles import CRUD as ROLES
 from trivet.contracts.security.endpoints.tokens import CRUD as TOKENS
 from trivet.contracts.security.endpoints.users import CRUD as USERS
@@ -132,6 +131,19 @@ async def test_an_administrator_is_always_left(world: World) -> None:
     assert [a.code for a in answers if isinstance(a, TrivetError)] == [LAST_ADMIN]
 
 
-async def test_a_project_in_use_stays(world: World) -> None:
-    request = DeleteRequest(name="default")
-    assert await code_of(world.harness.call(PROJECTS.delete, request)) is IN_USE
+async def test_two_instances_leave_an_administrator(world: World) -> None:
+    await world.start(node="n2")
+    call = world.harness.call
+    last = "admin"
+    for n in range(20):
+        new = f"eve{n}"
+        await world.user(new, ("admin", "*"))
+        off: dict[str, Any] = {"disabled": True}
+        both = (call(USERS.edit, EditRequest(name=name, spec=off)) for name in (last, new))
+        answers = await asyncio.gather(*both, return_exceptions=True)
+        assert [a.code for a in answers if isinstance(a, TrivetError)] == [LAST_ADMIN]
+        last = last if isinstance(answers[0], TrivetError) else new
+    await world.user("ann", ("admin", "*"))
+    deleted = (call(USERS.delete, DeleteRequest(name=name)) for name in ("ann", last))
+    answers = await asyncio.gather(*deleted, return_exceptions=True)
+    assert [a.code for a in answers if isinstance(a, TrivetError)] == [LAST_ADMIN]

@@ -106,8 +106,17 @@ class Collection(Generic[ResourceT]):
 
         Raises `Refused(CONFLICT)` where it has another revision (the copy is then fresh).
         """
-        if after == before:
-            return before
+        return before if after == before else await self._replace(before, after)
+
+    async def touch(self, resource: ResourceT) -> ResourceT:
+        """Store the resource as it is, under a new revision, if the store still has it so.
+
+        Who read it before and writes by that conflicts from now on: a decision about another
+        resource that rests on this one is made safe by touching it. Raises as `write` does.
+        """
+        return await self._replace(resource, resource)
+
+    async def _replace(self, before: ResourceT, after: ResourceT) -> ResourceT:
         key = self.key_of(before)
         old = self._records.get(key)
         if old is None or old[0].resource.meta.revision != before.meta.revision:

@@ -8,6 +8,7 @@ what it keeps for the resource and drops it; the last one to do so removes the r
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -42,13 +43,16 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
 
 EDIT_ATTEMPTS = 10
+STEP_APART_S = 0.005
 
 
 @dataclass(frozen=True)
 class Hooks(Generic[ResourceT]):
     """What a kind adds. `admit(before, after)` returns what is to be stored, or raises
-    `Refused`; `before` is None for a new one. `created` is called after it was stored.
-    `shown` changes what leaves the service (to blank a secret)."""
+    `Refused`; `before` is None for a new one. `may_delete` raises `Refused` where it may not.
+    Both judge the very revision that is then changed, and are asked again after a conflict;
+    they may raise `Refused(CONFLICT)` themselves. `shown` changes what leaves the service (to
+    blank a secret)."""
 
     admit: Callable[[ResourceT | None, ResourceT], Awaitable[ResourceT]]
     finalizers: tuple[str, ...] = ()
@@ -142,15 +146,16 @@ class CrudHandlers(Generic[ResourceT]):
         """Merge a patch into spec and labels, over conflicts unless a revision was named."""
         project = self._project(request.project)
         key = self._kind.key(project, request.name)
-        for _ in range(EDIT_ATTEMPTS):
+        for attempt in range(EDIT_ATTEMPTS):
+            await self._apart(attempt)
             before = await self._all.fresh(key)
             if before is None:
                 raise not_found(self._kind, request.name, project)
             self._same_revision(before, request.revision)
             if before.meta.deleting_at is not None:
                 raise Refused(DELETING, f"{self._kind.name} {request.name} is being deleted")
-            after = await self._hooks.admit(before, self._patched(before, request))
             try:
+                after = await self._hooks.admit(before, self._patched(before, request))
                 return self._hooks.shown(await self._all.write(before, after))
             except Refused as error:
                 if error.code is not CONFLICT:
@@ -161,23 +166,37 @@ class CrudHandlers(Generic[ResourceT]):
         """Mark for deletion; at once gone where nobody keeps anything for it."""
         project = self._project(request.project)
         key = self._kind.key(project, request.name)
-        before = await self._all.fresh(key)
-        if before is None:
-            raise not_found(self._kind, request.name, project)
-        self._same_revision(before, request.revision)
-        if before.meta.deleting_at is None and self._hooks.may_delete is not None:
+        for attempt in range(EDIT_ATTEMPTS):
+            await self._apart(attempt)
+            before = await self._all.fresh(key)
+            if before is None:
+                raise not_found(self._kind, request.name, project)
+            self._same_revision(before, request.revision)
+            try:
+                marked = await self._marked(before)
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+                continue
+            if not marked.meta.finalizers:
+                await self._all.remove(marked)
+            return self._hooks.shown(marked)
+        raise Refused(CONFLICT, f"{self._kind.name} {request.name} changes too often to be deleted")
+
+    async def _apart(self, attempt: int) -> None:
+        """Who conflicted twice waits for a random while, or two could go on in step for ever."""
+        if attempt > 1:
+            await self._service.runtime.clock.sleep(random.random() * STEP_APART_S * attempt)
+
+    async def _marked(self, before: ResourceT) -> ResourceT:
+        """The resource marked for deletion, if it may be, and is still as it was judged."""
+        if before.meta.deleting_at is not None:
+            return before
+        if self._hooks.may_delete is not None:
             await self._hooks.may_delete(before)
         now = self._service.runtime.clock.now()
-
-        def mark(resource: ResourceT) -> ResourceT:
-            if resource.meta.deleting_at is not None:
-                return resource
-            return resource.with_meta(deleting_at=now).with_status(phase=Phase.DELETING)
-
-        marked = await self._all.mutate(key, mark)
-        if marked is not None and not marked.meta.finalizers:
-            await self._all.remove(marked)
-        return self._hooks.shown(marked or before)
+        marked = before.with_meta(deleting_at=now).with_status(phase=Phase.DELETING)
+        return await self._all.write(before, marked)
 
     def _project(self, project: str | None) -> str | None:
         """The project, where the kind has one; asked for and not given is the caller's fault."""

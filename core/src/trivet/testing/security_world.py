@@ -13,10 +13,12 @@ from typing import Any
 
 from trivet.contracts.access import Caller
 from trivet.contracts.endpoint import (
+    SERVICES,
     ListRequest,
     NewMeta,
     Nothing,
     Page,
+    declared,
 )
 from trivet.contracts.errors import (
     Code,
@@ -27,7 +29,7 @@ from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDING
 from trivet.contracts.network.endpoints.node_bindings import BindingsResponse
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
 from trivet.contracts.network.port import Port, PortSpec, PortStatus
-from trivet.contracts.resource import Meta
+from trivet.contracts.resource import Meta, Scope
 from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
 from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
@@ -72,10 +74,20 @@ class World:
         async def ports(request: ListRequest, call: Call) -> Page[Port]:
             return Page[Port](items=tuple(port_of(b) for b in self.bindings))
 
+        async def nothing(request: ListRequest, call: Call) -> Page[Any]:
+            return Page(items=())
+
         await self.harness.fake(BINDINGS, bindings, node="n1")
         await self.harness.fake(PORTS.list, ports)
+        foreign = [e for name in SERVICES if name != "security" for e in declared(name)]
+        for endpoint in foreign:
+            in_projects = endpoint.kind is not None and endpoint.kind.scope is Scope.PROJECT
+            if endpoint.verb == "list" and in_projects and endpoint.noun != "port":
+                await self.harness.fake(endpoint, nothing)
 
-    async def start(self, spoil: Callable[[Service], None] = lambda service: None) -> None:
+    async def start(
+        self, spoil: Callable[[Service], None] = lambda service: None, node: str = "n1"
+    ) -> Service:
         """Start it, and keep hold of the firewall that it opens."""
 
         async def opened(service: Service) -> None:
@@ -92,7 +104,7 @@ class World:
             spoil(service)
             await self._bootstrap(service)
 
-        await self.harness.start("security", opened)
+        return await self.harness.start("security", opened, node)
 
     async def who(self, bearer: str) -> Caller | None:
         """Who the token proves to be."""

@@ -9,6 +9,7 @@ from trivet.contracts.security.identity_provider import IdentityProvider
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 from trivet.security.audit_trail import HEAD_PREFIX, PREFIX, AuditTrail
+from trivet.security.controllers.default_groups import DefaultGroups
 from trivet.security.controllers.first_start import FirstStart
 from trivet.security.controllers.orphans import OrphanTokens
 from trivet.security.controllers.port_counts import PortCounts
@@ -37,6 +38,7 @@ async def bootstrap(service: Service) -> None:
     identities = Identities(runtime, people, await _providers(service))
     service.agent("token use", identities.run)
     service.controller("first start", FirstStart(runtime, people, groups).run)
+    service.controller("default groups", DefaultGroups(runtime, people, groups).run)
     service.controller("orphans", OrphanTokens(runtime, people).run)
     service.controller("port counts", PortCounts(runtime, groups).run)
     wire_endpoints(service, Parts(runtime, people, groups, trail, identities, agent))

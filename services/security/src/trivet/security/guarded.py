@@ -1,7 +1,8 @@
 """The common operations where it matters who calls: changes are judged with the caller.
 
-A change and the look that allowed it are made under one lock, so that two changes that are each
-fine alone (the last two administrators disabling each other) can't pass side by side.
+A change and the look that allowed it are made under one lock, so that those of one instance
+don't get in each other's way; between instances it is the store's compare-and-swap that decides
+(`endpoints/users.py` for the last administrator).
 """
 
 from __future__ import annotations

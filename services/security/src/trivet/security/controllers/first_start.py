@@ -12,19 +12,14 @@ import asyncio
 import logging
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from trivet.contracts.access import CLUSTER
 from trivet.contracts.errors import INVALID, NAME_TAKEN, Fatal, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, OwnerRef, Phase, ResourceT
-from trivet.contracts.security.group import (
-    Protocol,
-    Rule,
-    SecurityGroup,
-    SecurityGroupSpec,
-    SecurityGroupStatus,
-)
+from trivet.contracts.security.group import SecurityGroup
 from trivet.contracts.security.identity import (
     Project,
     ProjectSpec,
@@ -43,6 +38,7 @@ from trivet.contracts.security.identity import (
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
+from trivet.security.controllers.default_groups import make_default_group
 from trivet.security.domain.roles import BUILTIN
 from trivet.security.domain.tokens import SECRET_BYTES, TokenText, parse
 from trivet.security.parts import People
@@ -50,10 +46,10 @@ from trivet.security.parts import People
 log = logging.getLogger(__name__)
 
 PROJECT_NAME = "default"
-GROUP_NAME = "default"
 USER_NAME = "admin"
 TOKEN_NAME = "first"
 PRIVATE = 0o600
+TOKEN_FILE_CHARS = 4096
 
 
 class FirstStart:
@@ -98,7 +94,7 @@ class FirstStart:
                 status=ProjectStatus(phase=Phase.READY, observed_generation=1),
             ),
         )
-        await _make(self._groups, self._group())
+        await make_default_group(self._runtime, self._groups, PROJECT_NAME)
         await self._administrator(text)
         log.info("made the user %s, whose token is in %s", USER_NAME, file)
 
@@ -122,17 +118,6 @@ class FirstStart:
             await tokens.remove(old)
         await _make(tokens, self._token(text, user))
         await _make(self._people.users, user)
-
-    def _group(self) -> SecurityGroup:
-        rules = (
-            Rule(protocol=Protocol.ICMP, comment="ping from anywhere"),
-            Rule(protocol=Protocol.TCP, ports=("22",), comment="ssh from anywhere"),
-        )
-        return SecurityGroup(
-            meta=self._meta("security-group", GROUP_NAME, PROJECT_NAME),
-            spec=SecurityGroupSpec(rules=rules),
-            status=SecurityGroupStatus(phase=Phase.READY, observed_generation=1),
-        )
 
     def _token(self, text: TokenText, user: User) -> Token:
         owner = OwnerRef(kind=user.kind, id=user.meta.id, project=None, name=user.meta.name)
@@ -159,7 +144,8 @@ async def _make(collection: Collection[ResourceT], resource: ResourceT) -> None:
 def token_in(file: Path) -> TokenText:
     """The token in `file`; a file that is not there is made, whole or not at all (0600).
 
-    Raises `Fatal(INVALID)` where it holds something else.
+    Raises `Fatal(INVALID)` where it holds something else, or where others could read it: a
+    token that somebody else may have seen must not become the administrator's.
     """
     if not file.exists():
         made = TokenText(secrets.token_hex(8), secrets.token_urlsafe(SECRET_BYTES))
@@ -172,7 +158,12 @@ def token_in(file: Path) -> TokenText:
             stream.flush()
             os.fsync(stream.fileno())
         partial.rename(file)
-    text = parse(file.read_text().strip())
+    with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as stream:
+        facts = os.fstat(stream.fileno())
+        text = parse(stream.read(TOKEN_FILE_CHARS).strip())
+    if not stat.S_ISREG(facts.st_mode) or facts.st_mode & 0o077 or facts.st_uid != os.geteuid():
+        hint = f"it must be a file of this service's own; chmod 600 {file}"
+        raise Fatal(INVALID, f"{file} is open to others, so its token is not used", hint=hint)
     if text is None:
         raise Fatal(INVALID, f"{file} holds no token", hint="trv_<16 hex>_<secret>; or remove it")
     return text

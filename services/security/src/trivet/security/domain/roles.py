@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trivet.contracts.security.identity import RoleSpec
+from trivet.security.domain.access import ADMINISTRATOR
 
 _READ = tuple(
     f"{noun}.{verb}"
@@ -20,7 +21,9 @@ _READ = tuple(
 )
 
 BUILTIN: Mapping[str, RoleSpec] = {
-    "admin": RoleSpec(permissions=("*",), description="Everything, also users and their rights"),
+    ADMINISTRATOR: RoleSpec(
+        permissions=("*",), description="Everything, also users and their rights"
+    ),
     "operator": RoleSpec(
         permissions=(
             "compute.*",

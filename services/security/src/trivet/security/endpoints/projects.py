@@ -13,6 +13,7 @@ from trivet.contracts.security.endpoints.projects import CRUD
 from trivet.contracts.security.identity import Project
 from trivet.runtime.crud import Hooks, admit_anything, serve_crud
 from trivet.runtime.service import Service
+from trivet.security.domain.default_group import DEFAULT_GROUP, FINALIZER
 from trivet.security.parts import Parts
 
 
@@ -28,7 +29,7 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def may_delete(project: Project) -> None:
         name = project.meta.name
-        groups = [g.meta.name for g in parts.groups.list(name)]
+        groups = [g.meta.name for g in parts.groups.list(name) if g.meta.name != DEFAULT_GROUP]
         if groups:
             raise _in_use(name, "security-groups", groups[0])
         for user in parts.people.users.list():
@@ -40,7 +41,7 @@ def wire(service: Service, parts: Parts) -> None:
                 plural = endpoint.kind.plural if endpoint.kind else endpoint.noun
                 raise _in_use(name, plural, page.items[0].meta.name)
 
-    serve_crud(service, CRUD, Hooks(admit_anything, may_delete=may_delete))
+    serve_crud(service, CRUD, Hooks(admit_anything, (FINALIZER,), may_delete))
 
 
 def _in_use(project: str, what: str, example: str) -> Refused:

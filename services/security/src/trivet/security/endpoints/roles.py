@@ -11,7 +11,7 @@ from trivet.contracts.security.endpoints.roles import CRUD
 from trivet.contracts.security.identity import Role
 from trivet.runtime.crud import Hooks
 from trivet.runtime.service import Service
-from trivet.security.domain.access import check_patterns, keep_an_administrator, may_give
+from trivet.security.domain.access import check_patterns, may_give
 from trivet.security.domain.roles import BUILTIN
 from trivet.security.guarded import serve_guarded
 from trivet.security.parts import Parts, People
@@ -33,8 +33,6 @@ class _Roles:
         self._holds(after)
         if before is not None:
             self._changeable(before)
-            users, roles = self._people.users.list(), self._people.roles_now()
-            keep_an_administrator(users, users, roles, {**roles, name: after})
         return after
 
     async def may_delete(self, role: Role) -> None:

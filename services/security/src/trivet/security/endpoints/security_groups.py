@@ -7,6 +7,7 @@ from trivet.contracts.security.endpoints.security_groups import CRUD
 from trivet.contracts.security.group import SecurityGroup
 from trivet.runtime.crud import Hooks, serve_crud
 from trivet.runtime.service import Service
+from trivet.security.domain.default_group import DEFAULT_GROUP
 from trivet.security.parts import Parts
 from trivet.security.port_list import ports_behind
 
@@ -23,6 +24,12 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def may_delete(group: SecurityGroup) -> None:
         project, name = group.meta.project or "", group.meta.name
+        if name == DEFAULT_GROUP:
+            raise Refused(
+                IN_USE,
+                f"every project has a security group {name}: it goes with its project",
+                hint="edit its rules instead",
+            )
         ports = (await ports_behind(parts.runtime.client, project))[project, name]
         if ports:
             raise Refused(

@@ -1,4 +1,9 @@
-"""The common operations on users: nobody gives or takes rights that it does not have."""
+"""The common operations on users: nobody gives or takes rights that it does not have.
+
+An administrator is always left. Who takes one away names another as witness, and touches that
+one's record: of two instances that each take away the other's witness, one meets a conflict,
+and then finds no witness any more.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,10 @@ from trivet.contracts.security.identity import User
 from trivet.runtime.crud import Hooks
 from trivet.runtime.service import Service
 from trivet.security.domain.access import (
+    administers,
     check_references,
     grants_of,
-    keep_an_administrator,
+    last_administrator,
     may_give,
 )
 from trivet.security.guarded import serve_guarded
@@ -32,19 +38,26 @@ class _Users:
         may_give(self._caller, grants_of(after.spec.roles, roles), what)
         if before is not None:
             may_give(self._caller, grants_of(before.spec.roles, roles), what)
-            self._keep(after.meta.name, (after,))
+            await self._keep(before, after)
         return after
 
     async def may_delete(self, user: User) -> None:
         """Refused for who has more rights than the caller, and for the last administrator."""
         held = grants_of(user.spec.roles, self._people.roles_now())
         may_give(self._caller, held, f"user {user.meta.name}")
-        self._keep(user.meta.name, ())
+        await self._keep(user, None)
 
-    def _keep(self, name: str, instead: tuple[User, ...]) -> None:
-        users, roles = self._people.users.list(), self._people.roles_now()
-        others = [u for u in users if u.meta.name != name]
-        keep_an_administrator(users, (*others, *instead), roles, roles)
+    async def _keep(self, before: User, after: User | None) -> None:
+        if not administers(before) or (after is not None and administers(after)):
+            return
+        users = self._people.users
+        others = [k for k in map(users.key_of, users.list()) if k != users.key_of(before)]
+        for key in others:
+            witness = await users.fresh(key)
+            if witness is not None and administers(witness):
+                await users.touch(witness)
+                return
+        raise last_administrator()
 
 
 def wire(service: Service, parts: Parts) -> None:

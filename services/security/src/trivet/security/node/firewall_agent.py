@@ -19,7 +19,7 @@ from trivet.contracts.security.group import SecurityGroup
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Runtime
-from trivet.security.domain.firewall import Assembled, assemble, drifted
+from trivet.security.domain.firewall import Assembled, assemble, drifted, group_keys
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,11 @@ class FirewallAgent:
     async def _enforce(self, bindings: tuple[Binding, ...]) -> Assembled:
         """Apply the ruleset where it is another than the last, or not what is in force."""
         groups = {(g.meta.project or "", g.meta.name): g for g in self._groups.list()}
+        for project, name in sorted(group_keys(bindings) - groups.keys()):
+            # It may have been made a moment ago, by another instance.
+            made = await self._groups.fresh(self._groups.kind.key(project, name))
+            if made is not None:
+                groups[project, name] = made
         wanted = assemble(bindings, groups)
         lost = drifted(wanted.ruleset, await self._backend.state())
         if lost or wanted.ruleset != self._applied:
