@@ -32,6 +32,7 @@ from trivet.runtime.call import Call, EndpointHandler, answer
 from trivet.runtime.clock import SystemClock, new_id
 from trivet.runtime.settings import GatewaySettings
 from trivet.testing.memory_bus import MemoryBroker, MemoryBus
+from trivet.testing.memory_store import MemoryStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -195,7 +196,7 @@ async def running_site(limits: Limits) -> AsyncIterator[Site]:
     cloud = Cloud(MemoryBus(broker, "services"))
     await cloud.start()
     bus = MemoryBus(broker, "gateway")
-    gateway = Gateway(bus, SystemClock(), limits)
+    gateway = Gateway(bus, MemoryStore(bus, "gateway"), SystemClock(), limits)
     await gateway.start()
     transport = httpx.ASGITransport(gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:

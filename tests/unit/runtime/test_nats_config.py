@@ -110,10 +110,25 @@ def test_nobody_reaches_anothers(service: str) -> None:
         assert not any(matches(p, f"$JS.API.{call}") for p in publish)
 
 
+def test_the_gateway_keeps_answers_and_nothing_else() -> None:
+    publish = permissions("gateway")["publish"]["allow"]
+    allowed = ("$KV.gateway.once.ab12", "$JS.API.STREAM.MSG.GET.KV_gateway")
+    denied = ("$KV.gateway.other", "$KV.gateway.once.a.b", "$JS.API.CONSUMER.CREATE.KV_gateway.x")
+    assert all(any(matches(p, subject) for p in publish) for subject in allowed)
+    assert not any(matches(p, subject) for p in publish for subject in denied)
+    (answers,) = [c for c in stream_configs(1) if c["name"] == "KV_gateway"]
+    assert answers["max_age"] == 24 * 3600 * 10**9
+    assert answers["discard"] == "new"
+
+
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_every_stream_is_on_disk_with_its_copies(replicas: int) -> None:
     configs = stream_configs(replicas)
-    assert [c["name"] for c in configs] == ["EVENTS", *(f"KV_{s}" for s in SERVICES_WITH_BUCKET)]
+    assert [c["name"] for c in configs] == [
+        "EVENTS",
+        *(f"KV_{s}" for s in SERVICES_WITH_BUCKET),
+        "KV_gateway",
+    ]
     assert {(c["storage"], c["num_replicas"]) for c in configs} == {("file", replicas)}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 CALLER_HEADER = "Trivet-Caller"
 REQUEST_ID_HEADER = "Trivet-Request-Id"
+NONCE_HEADER = "Trivet-Nonce"
 ERROR_PREFIX = b"!"
 MAX_REQUEST_BYTES = 900_000
 MAX_REPLY_BYTES = MAX_PAYLOAD_BYTES
@@ -51,17 +53,20 @@ FIELDS_TOLD = 20
 
 WHERE_CHARS = 200
 MESSAGE_CHARS = 500
+_NONCE = re.compile(r"[0-9a-f]{16}")
 
 all_codes.declare()
 
 
 @dataclass(frozen=True)
 class Call:
-    """Who calls, under which request id, and how long an answer is of use."""
+    """Who calls, under which request id, and how long an answer is of use. With a `nonce`, the
+    same call may have been made before: what it makes has an id that comes of it."""
 
     caller: Caller
     request_id: str
     remaining_s: float | None = None
+    nonce: str | None = None
 
 
 EndpointHandler = Callable[[Any, Call], Awaitable[Model]]
@@ -83,15 +88,19 @@ class Client:
         caller: Caller | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
+        nonce: str | None = None,
     ) -> ResponseT:
         """The response, or the error that the other side raised, or a `Retry` of the bus.
 
-        `caller` is on whose behalf (default: this service itself).
+        `caller` is on whose behalf (default: this service itself). `nonce` (16 hex) is the same
+        for every repeat of one call, so that a create makes one resource.
         """
         headers = {
             CALLER_HEADER: (caller or self._self).model_dump_json(),
             REQUEST_ID_HEADER: request_id or secrets.token_hex(8),
         }
+        if nonce is not None:
+            headers[NONCE_HEADER] = nonce
         with span(f"call {endpoint.service} {endpoint.op}"):
             inject_context(headers)
             reply = await self._bus.request(
@@ -125,7 +134,13 @@ def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
             try:
                 request = _parse(endpoint, message.data)
                 caller = Caller.model_validate_json(message.headers.get(CALLER_HEADER, ""))
-                call = Call(caller, request_id, message.remaining_s)
+                nonce = message.headers.get(NONCE_HEADER, "")
+                call = Call(
+                    caller,
+                    request_id,
+                    message.remaining_s,
+                    nonce if _NONCE.fullmatch(nonce) else None,
+                )
                 return await _fitting(endpoint, handler, request, call)
             except TrivetError as error:
                 return _error_reply(error)

@@ -47,6 +47,6 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-def new_id(kind: str) -> ResourceId:
-    """A fresh resource id, `<kind>-<16 hex>`."""
-    return ResourceId(f"{kind}-{secrets.token_hex(8)}")
+def new_id(kind: str, nonce: str | None = None) -> ResourceId:
+    """A resource id, `<kind>-<16 hex>`: a fresh one, or always the same for a `nonce`."""
+    return ResourceId(f"{kind}-{nonce or secrets.token_hex(8)}")

@@ -30,6 +30,7 @@ from trivet.contracts.errors import (
     IMMUTABLE,
     INVALID,
     MALFORMED,
+    NAME_TAKEN,
     NOT_FOUND,
     REVISION,
     FieldError,
@@ -121,14 +122,30 @@ class CrudHandlers(Generic[ResourceT]):
             raise Refused(MALFORMED, f"kind: {request.kind} is not what is created here")
         if request.owner is not None and not call.caller.user.startswith("service:"):
             raise Refused(MALFORMED, "owner: only services make resources for others")
-        wanted = await self._hooks.admit(None, self.made(request))
-        return self._hooks.shown(await self._all.create(wanted))
+        fresh = self.made(request, call.nonce)
+        if call.nonce is not None and (there := await self._same(fresh)) is not None:
+            return self._hooks.shown(there)
+        try:
+            made = await self._all.create(await self._hooks.admit(None, fresh))
+        except Refused as error:
+            # The first try of this very call may have come through meanwhile.
+            if call.nonce is None or error.code is not NAME_TAKEN:
+                raise
+            if (there := await self._same(fresh)) is None:
+                raise
+            made = there
+        return self._hooks.shown(made)
 
-    def made(self, request: CreateRequest[Any]) -> ResourceT:
+    async def _same(self, resource: ResourceT) -> ResourceT | None:
+        """What is stored under the same id: an earlier try of the same call made it."""
+        there = await self._all.fresh(self._all.key_of(resource))
+        return there if there is not None and there.meta.id == resource.meta.id else None
+
+    def made(self, request: CreateRequest[Any], nonce: str | None = None) -> ResourceT:
         """The new resource that a request describes, before it is admitted."""
         now = self._service.runtime.clock.now()
         meta = Meta(
-            id=new_id(self._kind.name),
+            id=new_id(self._kind.name, nonce),
             name=request.meta.name,
             project=self._project(request.meta.project),
             labels=request.meta.labels,

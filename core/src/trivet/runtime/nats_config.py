@@ -23,6 +23,9 @@ from trivet.contracts.event import STREAM, SUBJECT_PREFIX
 ADMIN = "admin"
 IDENTITIES = (*SERVICES, ADMIN)
 BUCKET_OWNERS = tuple(s for s in SERVICES if s != "gateway")
+ANSWERS_BUCKET = "gateway"
+"""Where the gateway keeps the answers of requests with an idempotency key, and nothing else."""
+
 BEAT_PREFIX = "trivet.beat"
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 REPLY_WITHIN_S = 300
@@ -77,6 +80,10 @@ def permissions(identity: str) -> dict[str, Any]:
     if identity in BUCKET_OWNERS:
         publish += [f"$KV.{identity}.>", f"$JS.API.STREAM.MSG.GET.{stream_of(identity)}"]
         publish += _reads(stream_of(identity))
+    if identity == ANSWERS_BUCKET:
+        stream = stream_of(ANSWERS_BUCKET)
+        publish += [f"$KV.{ANSWERS_BUCKET}.once.*", f"$JS.API.STREAM.MSG.GET.{stream}"]
+        publish += [f"$JS.API.STREAM.INFO.{stream}"]
     return {
         "publish": {"allow": publish},
         "subscribe": {

@@ -14,7 +14,7 @@ from typing import Any
 from trivet.contracts.errors import Retry
 from trivet.contracts.event import STREAM, SUBJECT_PREFIX
 from trivet.runtime.bus import DEDUPE_WINDOW_S
-from trivet.runtime.nats_config import BUCKET_OWNERS, stream_of
+from trivet.runtime.nats_config import ANSWERS_BUCKET, BUCKET_OWNERS, stream_of
 from trivet.runtime.nats_link import NOT_FOUND, ApiError, Link, translate
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 EVENTS_MAX_AGE_S = 7 * 24 * 3600
 EVENTS_MAX_BYTES = 512 * 1024 * 1024
 BUCKET_DEDUPE_S = 120
+ANSWERS_MAX_AGE_S = 24 * 3600
+ANSWERS_MAX_BYTES = 256 * 1024 * 1024
 READY_TIMEOUT_S = 60.0
 AGAIN_S = 0.5
 _NS = 1_000_000_000
@@ -29,7 +31,8 @@ _NS = 1_000_000_000
 
 def stream_configs(replicas: int) -> list[dict[str, Any]]:
     """The configurations of all streams."""
-    return [_events(replicas), *(_bucket(owner, replicas) for owner in BUCKET_OWNERS)]
+    buckets = (_bucket(owner, replicas) for owner in BUCKET_OWNERS)
+    return [_events(replicas), *buckets, _answers(replicas)]
 
 
 def _events(replicas: int) -> dict[str, Any]:
@@ -63,6 +66,16 @@ def _bucket(owner: str, replicas: int) -> dict[str, Any]:
         # Reads go to the leader: a follower may be behind.
         "allow_direct": False,
         "deny_delete": True,
+    }
+
+
+def _answers(replicas: int) -> dict[str, Any]:
+    """A bucket whose keys go by themselves. Full, it takes no more: what was promised to be
+    kept is not pushed out by what comes."""
+    return {
+        **_bucket(ANSWERS_BUCKET, replicas),
+        "max_age": ANSWERS_MAX_AGE_S * _NS,
+        "max_bytes": ANSWERS_MAX_BYTES,
     }
 
 

@@ -1,4 +1,5 @@
-"""The gateway's process: `trivet-gateway`. It has no bucket; it needs the bus and a socket."""
+"""The gateway's process: `trivet-gateway`. It needs the bus, its bucket of kept
+answers, and a socket."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from trivet.gateway.server import listening_socket, serve
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_config import ANSWERS_BUCKET
+from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.settings import Settings, load_settings
 from trivet.runtime.telemetry import configure_telemetry
 
@@ -37,7 +40,10 @@ async def run(settings: Settings) -> None:
         ca_file=settings.bus.ca_file,
     )
     try:
-        gateway = Gateway(bus, SystemClock(), Limits.of(settings.gateway))
+        store = await NatsStore.open(bus, ANSWERS_BUCKET)
+        limits = Limits.of(settings.gateway)
+        holder = f"{settings.node}:{settings.gateway.port}"
+        gateway = Gateway(bus, store, SystemClock(), limits, holder)
         await serve(gateway, settings.gateway, listener, stop)
     finally:
         await bus.close()

@@ -29,6 +29,7 @@ from trivet.gateway.dispatch import Dispatcher
 from trivet.gateway.events import EventFeeds, Subscriber, as_sse
 from trivet.gateway.filters import bus_subject, first_seq
 from trivet.gateway.health import HealthCheck, product_version
+from trivet.gateway.idempotency import Answers
 from trivet.gateway.identity import FORGET_ON, Identities
 from trivet.gateway.limits import Limits
 from trivet.gateway.openapi import document
@@ -38,6 +39,7 @@ from trivet.gateway.routes import ApiRoute, all_endpoints, routes
 from trivet.runtime.bus import Bus
 from trivet.runtime.call import Client
 from trivet.runtime.clock import Clock
+from trivet.runtime.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +57,12 @@ class Segment(StringConvertor):
 
 
 class Gateway:
-    """The gateway of one process: an ASGI application and the tasks beside it."""
+    """The gateway of one process: an ASGI application and the tasks beside it. `store` is the
+    bucket of kept answers; `holder` names this gateway in it, the same after a restart."""
 
-    def __init__(self, bus: Bus, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, bus: Bus, store: Store, clock: Clock, limits: Limits, holder: str = "gateway"
+    ) -> None:
         self._bus = bus
         endpoints = all_endpoints()
         client = Client(bus, SERVICE)
@@ -65,7 +70,8 @@ class Gateway:
         self._identities = Identities(client, clock, limits)
         self._feeds = EventFeeds(bus, self._identities, clock, limits)
         self._health = HealthCheck(bus, client, endpoints, clock, limits)
-        self._dispatcher = Dispatcher(client, self._identities, self._audit, clock, limits)
+        answers = Answers(store, holder, clock, limits)
+        self._dispatcher = Dispatcher(client, self._identities, self._audit, answers, clock, limits)
         self._tasks: list[asyncio.Task[None]] = []
         table = routes(endpoints)
         self._table = table

@@ -13,18 +13,29 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from trivet.contracts.access import Audience, Caller, allowed
 from trivet.contracts.endpoint import CreateRequest
-from trivet.contracts.errors import FORBIDDEN, TOO_MANY, Refused, Retry, TrivetError
+from trivet.contracts.errors import (
+    FORBIDDEN,
+    MALFORMED,
+    TOO_MANY,
+    Refused,
+    Retry,
+    TrivetError,
+    from_body,
+)
 from trivet.contracts.gateway.codes import MEDIA_TYPE, TOO_LARGE, TOO_SLOW
 from trivet.contracts.model import Model
 from trivet.contracts.resource import Resource
 from trivet.contracts.security.audit import AuditEntry
+from trivet.gateway import idempotency
 from trivet.gateway.audit import AuditQueue
+from trivet.gateway.idempotency import HEADER, REPLAYED, Answer, Answers, Asked, read_key
 from trivet.gateway.identity import Identities
 from trivet.gateway.limits import Limits
 from trivet.gateway.problems import REQUEST_ID, as_trivet_error, problem_response
@@ -39,6 +50,7 @@ ANONYMOUS = "anonymous"
 _JSON = re.compile(r"application/(json|merge-patch\+json)", re.IGNORECASE)
 _TARGET = re.compile(r"[ -~]{0,63}")
 _DETAIL_CHARS = 500
+_LEASE_MARGIN_S = 10.0
 _SURELY_FITS = 16_384
 """A body up to this size fits a message of the bus, whatever defaults are filled in."""
 
@@ -69,12 +81,14 @@ class Dispatcher:
         client: Client,
         identities: Identities,
         audit: AuditQueue,
+        answers: Answers,
         clock: Clock,
         limits: Limits,
     ) -> None:
         self._client = client
         self._identities = identities
         self._audit = audit
+        self._answers = answers
         self._clock = clock
         self._limits = limits
         self._at_work = 0
@@ -89,17 +103,15 @@ class Dispatcher:
             if self._at_work > self._limits.concurrent_requests:
                 raise Retry(TOO_MANY, "the gateway is at its bound", retry_after_s=1)  # noqa: TRY301
             with extract_context(request.headers), span(f"http {route.endpoint.op}"):
-                reply = await self._perform(exchange, request)
+                return await self._perform(exchange, request)
         except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
             error = as_trivet_error(raised, exchange.request_id)
             self._record(exchange, error)
             return problem_response(error, exchange.request_id)
         finally:
             self._at_work -= 1
-        self._record(exchange, None)
-        return _reply(route, reply, exchange.request_id)
 
-    async def _perform(self, exchange: Exchange, request: Request) -> Model:
+    async def _perform(self, exchange: Exchange, request: Request) -> Response:
         route = exchange.route
         await self._admit(exchange, request)
         query = parse_query(request.query_params.multi_items())
@@ -113,13 +125,69 @@ class Dispatcher:
         if len(data) > _SURELY_FITS and len(asked.model_dump_json()) > MAX_REQUEST_BYTES:
             hint = f"at most {MAX_REQUEST_BYTES} bytes"
             raise Refused(TOO_LARGE, "the request is too large with its defaults", hint=hint)
+        key = request.headers.get(HEADER)
+        if key is not None and route.http.method == "POST":
+            once = self._asked(exchange, request, key, query, body)
+            return await self._answer_once(exchange, asked, wait_s, once)
+        response = await self._call(exchange, asked, wait_s)
+        self._record(exchange, None)
+        return _reply(route, response, exchange.request_id)
+
+    async def _call(
+        self, exchange: Exchange, asked: Model, wait_s: float, nonce: str | None = None
+    ) -> Model:
+        """The owner's answer, and with `wait_s` the resource once it has settled."""
+        route = exchange.route
         response: Model = await self._client.call(
-            route.endpoint, asked, caller=exchange.caller, request_id=exchange.request_id
+            route.endpoint,
+            asked,
+            caller=exchange.caller,
+            request_id=exchange.request_id,
+            nonce=nonce,
         )
         if wait_s and route.get and isinstance(response, Resource):
             return await settle(
                 self._client, route.get, response, wait_s, exchange.caller, self._clock
             )
+        return response
+
+    def _asked(
+        self,
+        exchange: Exchange,
+        request: Request,
+        key: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any],
+    ) -> Asked:
+        """The request under its `Idempotency-Key`; how long it waits is no part of it."""
+        if exchange.caller is None:
+            raise Refused(MALFORMED, f"{HEADER} goes with a token: here is none needed")
+        bearer = request.headers["Authorization"].partition(" ")[2].strip()
+        what = {"op": exchange.route.endpoint.op, "path": dict(exchange.path)}
+        return idempotency.asked(bearer, read_key(key), {**what, "query": query, "body": body})
+
+    async def _answer_once(
+        self, exchange: Exchange, asked: Model, wait_s: float, once: Asked
+    ) -> Response:
+        """The first answer under the request's key."""
+        route = exchange.route
+
+        async def call(nonce: str) -> Answer:
+            response = await self._call(exchange, asked, wait_s, nonce)
+            etag = response.meta.revision if isinstance(response, Resource) else None
+            return Answer(status=route.http.status, revision=etag, body=response.model_dump_json())
+
+        lease_s = route.endpoint.timeout_s + wait_s + _LEASE_MARGIN_S
+        answer = await self._answers.once(once, lease_s, call)
+        if not answer.replayed:
+            self._record(exchange, None)
+        response = (
+            problem_response(from_body(answer.error), exchange.request_id)
+            if answer.error
+            else _response(answer.status, answer.body, answer.revision, exchange.request_id)
+        )
+        if answer.replayed:
+            response.headers[REPLAYED] = "true"
         return response
 
     async def _admit(self, exchange: Exchange, request: Request) -> None:
@@ -192,12 +260,12 @@ def _plain(text: str | None) -> str | None:
 
 
 def _reply(route: ApiRoute, response: Model, request_id: str) -> Response:
+    revision = response.meta.revision if isinstance(response, Resource) else None
+    return _response(route.http.status, response.model_dump_json(), revision, request_id)
+
+
+def _response(status: int, body: str, revision: int | None, request_id: str) -> Response:
     headers = {REQUEST_ID: request_id}
-    if isinstance(response, Resource):
-        headers["ETag"] = f'"{response.meta.revision}"'
-    return Response(
-        response.model_dump_json(),
-        status_code=route.http.status,
-        media_type="application/json",
-        headers=headers,
-    )
+    if revision is not None:
+        headers["ETag"] = f'"{revision}"'
+    return Response(body, status_code=status, media_type="application/json", headers=headers)

@@ -47,6 +47,12 @@ class Limits:
     """How long a caller is remembered; a revoked token is forgotten at once by its event, and
     by this time where the event did not come."""
 
+    key_wait_s: float = 10.0
+    """How long a repeat waits for the first request under its `Idempotency-Key`."""
+
+    key_answer_bytes: int = 4_000_000
+    """A kept answer at most, as it is stored; what is larger is asked anew."""
+
     audit_queue: int = 10_000
     """Audit entries that wait for the security service; more go to the log alone."""
 

@@ -47,7 +47,7 @@ def problem(error: TrivetError, request_id: str) -> dict[str, object]:
 def headers_of(error: TrivetError, request_id: str) -> dict[str, str]:
     """The headers that go with the problem: when to come again, how to say who one is."""
     headers = {REQUEST_ID: request_id}
-    if error.code.http_status in (429, 503):
+    if error.code.http_status in (429, 503) or error.retry_after_s is not None:
         after_s = error.retry_after_s if error.retry_after_s is not None else DEFAULT_RETRY_S
         headers["Retry-After"] = str(max(1, math.ceil(after_s)))
     if error.code.http_status == 401:

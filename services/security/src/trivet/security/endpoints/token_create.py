@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from datetime import datetime
 
 from trivet.contracts.endpoint import CreateRequest
@@ -38,7 +39,8 @@ def wire(service: Service, parts: Parts) -> None:
 
         handlers = CrudHandlers(service, service.collection(TOKEN), Hooks(admit, shown=blanked))
         async with people.lock:
-            token = await handlers.create(request, call)
+            # Never found again by a repeat of the call: its secret is not kept anywhere.
+            token = await handlers.create(request, replace(call, nonce=None))
         return TokenCreated(token=token, secret=of_record(token.meta.id, secret).text)
 
     service.handle(ENDPOINT, create)
