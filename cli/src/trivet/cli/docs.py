@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from trivet.contracts.alarm import alarm_rules
 from trivet.contracts.endpoint import SERVICES, declared
 from trivet.contracts.errors import CODES
 from trivet.contracts.resource import KINDS
@@ -27,6 +28,7 @@ def pages() -> dict[str, str]:
         "errors.md": _errors(),
         "operations.md": _operations(),
         "events.md": _events(),
+        "alarms.md": _alarms(),
     }
 
 
@@ -83,6 +85,27 @@ def _events() -> str:
         "`trivet event follow`. Who may `get` a resource sees its events.\n\n"
         + _table(("Type", "Seen with"), rows)
     )
+
+
+def _alarms() -> str:
+    text = (
+        f"# Alarms\n\n{_MADE}\n"
+        "What wants attention, with its cause and what to do. `trivet alarm list` shows them,\n"
+        "`trivet alarm list -l state=raised` those of now, `trivet alarm ack NAME --note TEXT`\n"
+        "says that somebody knows. An alarm is raised when its cause has held for the time given,\n"
+        "and cleared when the cause was away for some time: for one that flips, longer each time.\n"
+        "`critical`: act now; `warning`: it works, with less than it should have; `info`: worth\n"
+        "knowing. The events are `trivet.<service>.alarm.raised.v1` and `...cleared.v1`; sinks\n"
+        "(`[alarms] sinks` in the settings) tell them to people and other systems.\n"
+    )
+    for service in SERVICES:
+        for rule in alarm_rules(service):
+            held = f", after {rule.after_s:g} s" if rule.after_s else ""
+            text += (
+                f"\n## {rule.name}\n\n{rule.title}. `{rule.severity}`{held}; about a "
+                f"{rule.kind.name} ({service}).\n\nWhat to do: {rule.remedy}\n"
+            )
+    return text
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -8,6 +8,7 @@ a `Composite`: some options, and the part of the spec that they amount to.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -126,14 +127,20 @@ def _list_command(endpoint: Endpoint[Any, Any]) -> Callable[..., None]:
         if given.get("project") or given.get("all_projects"):
             fields["project"] = None if given["all_projects"] else given["project"]
         items: list[Any] = []
+        missing: set[str] = set()
         with connected() as client:
             while True:
                 page = client.call(endpoint, build_request(endpoint, None, fields, client.project))
                 items += page.items
+                missing.update(page.missing)
                 if page.cursor is None:
                     break
                 fields["cursor"] = page.cursor
         print_resources(endpoint.noun, items, given["output"])
+        if missing:
+            silent = ", ".join(sorted(missing))
+            print(f"trivet: not answering, and not in this list: {silent}", file=sys.stderr)
+            raise typer.Exit(1)
 
     return _with_signature(run, parameters, endpoint.summary)
 

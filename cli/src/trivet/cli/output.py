@@ -69,6 +69,12 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "pool": (("ENGINE", "status.engine"), ("CLAIMED", "status.claimed_bytes")),
     "user": (("ROLES", "spec.roles"), ("DISABLED", "spec.disabled")),
     "token": (("USER", "spec.user"), ("EXPIRES", "spec.expires_at")),
+    "alarm": (
+        ("SEVERITY", "status.severity"),
+        ("STATE", "status.state"),
+        ("ACKNOWLEDGED", "spec.acknowledged_by"),
+        ("CAUSE", "status.cause"),
+    ),
     "role": (("PERMISSIONS", "spec.permissions"),),
 }
 _UNITS = {"memory_mib": " MiB", "allocatable_memory_mib": " MiB", "size_gib": " GiB"}

@@ -109,10 +109,12 @@ class ListRequest(Model):
 
 
 class Page(Model, Generic[ResourceT]):
-    """A page of a list, in order of key; `cursor` None: it was the last."""
+    """A page of a list, in order of key; `cursor` None: it was the last. `missing` are services
+    that keep some of these resources too and did not answer."""
 
     items: tuple[ResourceT, ...]
     cursor: str | None = None
+    missing: tuple[str, ...] = ()
 
 
 class NewMeta(Model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pluggy
 
+from trivet.contracts.alarm_sink import AlarmSink
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.image_source import ImageSource, ImageWriter
 from trivet.contracts.compute.placement import PlacementFilter, PlacementScorer
@@ -82,3 +83,8 @@ def trivet_firewall_backends() -> list[type[FirewallBackend]]:  # type: ignore[e
 @hookspec
 def trivet_identity_providers() -> list[type[IdentityProvider]]:  # type: ignore[empty-body]
     """Drivers that tell who a bearer token belongs to (security); asked in turn."""
+
+
+@hookspec
+def trivet_alarm_sinks() -> list[type[AlarmSink]]:  # type: ignore[empty-body]
+    """Drivers that tell alarms to people and other systems (all services); settings name them."""

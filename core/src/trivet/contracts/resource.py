@@ -152,7 +152,8 @@ class Kind(Generic[ResourceT]):
 
     `name` is the one spelling, singular, in keys, operations and the CLI (`security-group`);
     `extra_events` derives, from the resource before and after a write, the events beyond
-    `created`, `edited`, `phase_changed` and `deleted`, which every kind has.
+    `created`, `edited`, `phase_changed` and `deleted`, which every kind has. `shared`: several
+    services have a kind of this name, each keeps its own, and the gateway shows them as one.
     """
 
     model: type[ResourceT]
@@ -163,11 +164,13 @@ class Kind(Generic[ResourceT]):
     summary: str
     extra_events: Derive[ResourceT] = field(default=lambda before, after: ())
     extra_event_types: tuple[EventType, ...] = ()
+    shared: bool = False
 
     def __post_init__(self) -> None:
-        if self.name in KINDS:
+        known_as = f"{self.service}.{self.name}" if self.shared else self.name
+        if known_as in KINDS:
             raise ValueError(f"kind {self.name} is declared twice")
-        KINDS[self.name] = self
+        KINDS[known_as] = self
 
     @property
     def spec_model(self) -> type[Model]:

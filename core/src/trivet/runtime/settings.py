@@ -91,6 +91,13 @@ class GatewaySettings(Model):
     event_buffer: int = Field(default=1000, ge=1)
 
 
+class AlarmSettings(Model):
+    """`sinks`: the drivers, by name, that alarms are told to (`webhook`, `syslog`, `smtp`);
+    each is configured under `[plugins.<name>]`."""
+
+    sinks: tuple[str, ...] = ()
+
+
 class TelemetrySettings(Model):
     """Traces go to `otlp_endpoint`, a share of `sample` of them; None: telemetry is off."""
 
@@ -113,6 +120,7 @@ class Settings(Model):
     network: NetworkSettings = NetworkSettings()
     security: SecuritySettings = SecuritySettings()
     gateway: GatewaySettings = GatewaySettings()
+    alarms: AlarmSettings = AlarmSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     plugins: dict[str, dict[str, Any]] = {}
 

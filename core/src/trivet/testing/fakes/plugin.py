@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trivet.contracts.hookspecs import hookimpl
+from trivet.testing.fakes.alarm_sink import FakeAlarmSink
 from trivet.testing.fakes.dhcp import FakeDhcp
 from trivet.testing.fakes.disk_inspector import FakeDiskInspector
 from trivet.testing.fakes.firewall import FakeFirewall
@@ -52,3 +53,9 @@ def trivet_dhcp_drivers() -> list[type[FakeDhcp]]:
 def trivet_firewall_backends() -> list[type[FakeFirewall]]:
     """A firewall that says which rule a packet meets."""
     return [FakeFirewall]
+
+
+@hookimpl
+def trivet_alarm_sinks() -> list[type[FakeAlarmSink]]:
+    """A sink that keeps what it was told."""
+    return [FakeAlarmSink]

@@ -11,10 +11,12 @@ from trivet.compute.node.image_agent import ImageAgent
 from trivet.compute.node.registration import Registration
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.compute.parts import Parts
+from trivet.contracts.compute.alarms import ALARM, RULES
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.image import IMAGE
 from trivet.contracts.compute.node import NODE
 from trivet.contracts.compute.vm import VM
+from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 
@@ -50,6 +52,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("vms", controller.run)
     service.controller("nodes", NodeController(service, nodes, vms).run)
     service.controller("images", ImageController(service, images, nodes).run)
+    await keep_alarms(service, ALARM, RULES)
     wire_endpoints(service, Parts(runtime, vms, nodes, images, hypervisor, agent))
 
 

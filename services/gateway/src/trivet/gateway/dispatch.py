@@ -13,12 +13,13 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from trivet.contracts.access import Audience, Caller, allowed
+from trivet.contracts.access import Audience, Caller
 from trivet.contracts.endpoint import CreateRequest
 from trivet.contracts.errors import (
     FORBIDDEN,
@@ -35,6 +36,7 @@ from trivet.contracts.resource import Resource
 from trivet.contracts.security.audit import AuditEntry
 from trivet.gateway import idempotency
 from trivet.gateway.audit import AuditQueue
+from trivet.gateway.gather import ask, may_ask
 from trivet.gateway.idempotency import HEADER, REPLAYED, Answer, Answers, Asked, read_key
 from trivet.gateway.identity import Identities
 from trivet.gateway.limits import Limits
@@ -138,13 +140,14 @@ class Dispatcher:
     ) -> Model:
         """The owner's answer, and with `wait_s` the resource once it has settled."""
         route = exchange.route
-        response: Model = await self._client.call(
-            route.endpoint,
-            asked,
+        call = partial(
+            self._client.call,
             caller=exchange.caller,
             request_id=exchange.request_id,
             nonce=nonce,
         )
+        behind = may_ask(route, exchange.caller, exchange.project)
+        response = await ask(call, behind, asked)
         if wait_s and route.get and isinstance(response, Resource):
             return await settle(
                 self._client, route.get, response, wait_s, exchange.caller, self._clock
@@ -196,7 +199,7 @@ class Dispatcher:
         if policy.audience is not Audience.PUBLIC:
             header = request.headers.get("Authorization")
             exchange.caller = await self._identities.caller(header, exchange.address)
-        if not allowed(exchange.caller, policy, exchange.project):
+        if not may_ask(exchange.route, exchange.caller, exchange.project):
             where = f"in project {exchange.project!a}" if exchange.project else "in the cluster"
             user = exchange.caller.user if exchange.caller else ANONYMOUS
             raise Refused(

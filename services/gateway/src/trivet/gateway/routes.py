@@ -3,7 +3,7 @@
 Internal operations, and those without an HTTP face, have no route at all. A kind that lives in
 projects is also listed over all of them, at the path without the project; that needs the right
 in the cluster. What other operation goes with one (the `get` that a wait repeats) is found here
-too.
+too. A kind that several services share has one route an operation, behind which are all of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,18 @@ from trivet.contracts.resource import Scope
 @dataclass(frozen=True)
 class ApiRoute:
     """A method and a path, and the operation behind them; `get` is the operation that shows
-    the resource that this one answers, where there is one."""
+    the resource that this one answers, where there is one; `others` are the same operation of
+    other services, for a kind that they share."""
 
     http: Http
     endpoint: Endpoint[Any, Any]
     get: Endpoint[Any, Any] | None = None
+    others: tuple[Endpoint[Any, Any], ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
+        """All operations behind the route."""
+        return (self.endpoint, *self.others)
 
     @property
     def waits(self) -> bool:
@@ -42,14 +49,16 @@ def all_endpoints() -> tuple[Endpoint[Any, Any], ...]:
 
 def routes(endpoints: Iterable[Endpoint[Any, Any]]) -> tuple[ApiRoute, ...]:
     """The routes of all operations that are offered over HTTP, in order of path."""
-    offered = tuple(e for e in endpoints if e.policy.audience is not Audience.INTERNAL)
+    everything = tuple(e for e in endpoints if e.policy.audience is not Audience.INTERNAL)
+    offered, others = _one_of_each(everything)
     gets = {e.kind.name: e for e in offered if e.kind and e.verb == "get"}
     found: list[ApiRoute] = []
     for endpoint in offered:
         if endpoint.http is None:
             continue
-        get = gets.get(endpoint.kind.name) if endpoint.kind else None
-        found.append(ApiRoute(endpoint.http, endpoint, get))
+        shared = others.get(endpoint.op, ())
+        get = gets.get(endpoint.kind.name) if endpoint.kind and not shared else None
+        found.append(ApiRoute(endpoint.http, endpoint, get, shared))
         if _lists_projects(endpoint):
             assert endpoint.kind is not None
             over_all = Http("GET", f"/v1/{endpoint.kind.plural}")
@@ -58,6 +67,23 @@ def routes(endpoints: Iterable[Endpoint[Any, Any]]) -> tuple[ApiRoute, ...]:
     if len(set(places)) != len(places):
         raise ValueError(f"two operations at one path: {sorted(places)}")
     return tuple(sorted(found, key=lambda r: (r.http.path, r.http.method)))
+
+
+def _one_of_each(
+    endpoints: tuple[Endpoint[Any, Any], ...],
+) -> tuple[tuple[Endpoint[Any, Any], ...], dict[str, tuple[Endpoint[Any, Any], ...]]]:
+    """The operations, of shared kinds one service's only; and the other services', by op."""
+    firsts: list[Endpoint[Any, Any]] = []
+    others: dict[str, tuple[Endpoint[Any, Any], ...]] = {}
+    for endpoint in endpoints:
+        if endpoint.kind is None or not endpoint.kind.shared:
+            firsts.append(endpoint)
+        elif endpoint.op in others:
+            others[endpoint.op] += (endpoint,)
+        else:
+            firsts.append(endpoint)
+            others[endpoint.op] = ()
+    return tuple(firsts), others
 
 
 def _lists_projects(endpoint: Endpoint[Any, Any]) -> bool:

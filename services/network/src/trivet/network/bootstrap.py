@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trivet.contracts.network.alarms import ALARM, RULES
 from trivet.contracts.network.gateway_driver import DhcpDriver, GatewayDriver
 from trivet.contracts.network.network import NETWORK
 from trivet.contracts.network.port import PORT
@@ -14,6 +15,7 @@ from trivet.network.node.agent import NodeAgent
 from trivet.network.node.effects import NodeEffects
 from trivet.network.node.vteps import PREFIX, Vteps
 from trivet.network.parts import Parts
+from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 
@@ -30,6 +32,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("networks", NetworkController(service, networks, ports, holdings).run)
     service.controller("ports", PortController(service, ports, holdings).run)
     service.controller("sweep", Sweep(service, holdings).run)
+    await keep_alarms(service, ALARM, RULES)
     wire_endpoints(service, Parts(runtime, networks, ports, holdings, agent))
 
 

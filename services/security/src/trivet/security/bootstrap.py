@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from trivet.contracts.security.alarms import ALARM, RULES
 from trivet.contracts.security.firewall import FirewallBackend
 from trivet.contracts.security.group import SECURITY_GROUP
 from trivet.contracts.security.identity import PROJECT, ROLE, TOKEN, USER
 from trivet.contracts.security.identity_provider import IdentityProvider
+from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 from trivet.security.audit_trail import HEAD_PREFIX, PREFIX, AuditTrail
@@ -41,6 +43,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("default groups", DefaultGroups(runtime, people, groups).run)
     service.controller("orphans", OrphanTokens(runtime, people).run)
     service.controller("port counts", PortCounts(runtime, groups).run)
+    await keep_alarms(service, ALARM, RULES)
     wire_endpoints(service, Parts(runtime, people, groups, trail, identities, agent))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from trivet.contracts.storage.alarms import ALARM, RULES
 from trivet.contracts.storage.disk import DISK
 from trivet.contracts.storage.engine import VolumeEngine
 from trivet.contracts.storage.inspector import DiskInspector
 from trivet.contracts.storage.pool import POOL
 from trivet.contracts.storage.volume import VOLUME
+from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 from trivet.storage.controllers.pools import PoolController
@@ -37,4 +39,5 @@ async def bootstrap(service: Service) -> None:
     service.agent("disks", DiskAgent(service, disks, inspector).run)
     service.controller("volumes", VolumeController(service, volumes, pools, ledgers).run)
     service.controller("pools", PoolController(service, pools, volumes, ledgers).run)
+    await keep_alarms(service, ALARM, RULES)
     wire_endpoints(service, Parts(runtime, volumes, pools, disks, ledgers, engine))

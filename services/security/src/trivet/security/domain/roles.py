@@ -16,6 +16,7 @@ _READ = tuple(
         "gateway.*",
         "security.project",
         "security.security-group",
+        "security.alarm",
     )
     for verb in ("list", "get")
 )
@@ -32,6 +33,7 @@ BUILTIN: Mapping[str, RoleSpec] = {
             "gateway.*",
             "security.security-group.*",
             "security.project.*",
+            "security.alarm.*",
             "security.user.list",
             "security.user.get",
             "security.role.list",
