@@ -12,7 +12,7 @@ import httpx
 import pytest
 import websockets
 
-from trivet.gateway.server import HEADER_BYTES
+from trivet.gateway.limits import Limits
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ async def test_more_streams_than_the_bound_are_refused_until_one_ends(
     served: Any, until: Any
 ) -> None:
     async with (
-        served(event_clients=1) as (site, address, _),
+        served(streams=1) as (site, address, _),
         httpx.AsyncClient() as http,
     ):
         url, headers = f"http://{address}/v1/events", {"Authorization": "Bearer admin"}
@@ -188,7 +188,7 @@ async def test_a_head_over_the_bound_is_cut_off(served: Any) -> None:
         writer.write(b"GET / HTTP/1.1\r\nX: ")
 
         async def send_more() -> None:
-            for _ in range(HEADER_BYTES):
+            for _ in range(Limits().head_bytes):
                 writer.write(b"x" * 1024)
                 await writer.drain()
 

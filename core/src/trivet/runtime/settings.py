@@ -79,14 +79,31 @@ class SecuritySettings(Model):
 
 
 class GatewaySettings(Model):
-    """Where the REST API listens, with which certificate, and its bounds."""
+    """Where the REST API listens, with which certificate, and its bounds.
+
+    Sizes in bytes, times in seconds. `rate_*` is for each token, `denials_*` for each address
+    that shows no valid one; a burst is what may come at once after a silence.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8443, ge=1, le=65535)
     certificate: Path | None = None
     private_key: Path | None = None
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    body_s: float = Field(default=20.0, gt=0)
+    max_head_bytes: int = Field(default=32_768, ge=1024)
+    max_headers: int = Field(default=100, ge=16)
+    head_s: float = Field(default=10.0, gt=0)
     max_requests: int = Field(default=256, ge=1)
+    max_requests_per_token: int = Field(default=128, ge=1)
+    rate_per_s: float = Field(default=2000.0, gt=0)
+    rate_burst: int = Field(default=4000, ge=1)
+    denials_per_s: float = Field(default=5.0, gt=0)
+    denials_burst: int = Field(default=100, ge=1)
+    max_connections: int = Field(default=2048, ge=1)
+    max_connections_per_address: int = Field(default=1024, ge=1)
+    max_streams: int = Field(default=256, ge=1)
+    max_streams_per_user: int = Field(default=32, ge=1)
     token_cache_s: float = Field(default=5.0, ge=0)
     event_buffer: int = Field(default=1000, ge=1)
 

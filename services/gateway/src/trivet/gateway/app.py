@@ -36,6 +36,7 @@ from trivet.gateway.openapi import document
 from trivet.gateway.problems import as_trivet_error, problem, problem_response
 from trivet.gateway.requests import parse_query
 from trivet.gateway.routes import ApiRoute, all_endpoints, routes
+from trivet.gateway.streams import OpenStreams
 from trivet.runtime.bus import Bus
 from trivet.runtime.call import Client
 from trivet.runtime.clock import Clock
@@ -68,7 +69,9 @@ class Gateway:
         client = Client(bus, SERVICE)
         self._audit = AuditQueue(client, limits)
         self._identities = Identities(client, clock, limits)
-        self._feeds = EventFeeds(bus, self._identities, clock, limits)
+        self.limits = limits
+        self.streams = OpenStreams(limits)
+        self._feeds = EventFeeds(bus, self._identities, self.streams, clock, limits)
         self._health = HealthCheck(bus, client, endpoints, clock, limits)
         answers = Answers(store, holder, clock, limits)
         self._dispatcher = Dispatcher(client, self._identities, self._audit, answers, clock, limits)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,6 +95,7 @@ class Dispatcher:
         self._clock = clock
         self._limits = limits
         self._at_work = 0
+        self._by_token: Counter[str] = Counter()
 
     async def answer(self, route: ApiRoute, request: Request) -> Response:
         """The reply to a call; never raises."""
@@ -114,8 +116,22 @@ class Dispatcher:
             self._at_work -= 1
 
     async def _perform(self, exchange: Exchange, request: Request) -> Response:
-        route = exchange.route
         await self._admit(exchange, request)
+        token = exchange.caller.token_id or exchange.caller.user if exchange.caller else ANONYMOUS
+        if self._by_token[token] >= self._limits.requests_per_token:
+            hint = "gateway.max_requests_per_token"
+            raise Retry(TOO_MANY, "this token has too many requests at work", hint=hint)
+        self._by_token[token] += 1
+        try:
+            return await self._work(exchange, request)
+        finally:
+            self._by_token[token] -= 1
+            if not self._by_token[token]:
+                del self._by_token[token]
+
+    async def _work(self, exchange: Exchange, request: Request) -> Response:
+        """Read what is asked, and have it done."""
+        route = exchange.route
         query = parse_query(request.query_params.multi_items())
         wait_s = take_wait(query, self._limits.wait_max_s) if route.waits else 0.0
         data = await self._body(request)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from trivet.contracts.access import Caller
-from trivet.contracts.errors import TOO_MANY, Retry, TrivetError
+from trivet.contracts.errors import Retry, TrivetError
 from trivet.contracts.event import CloudEvent
 from trivet.gateway.filters import visible
 from trivet.gateway.identity import Identities
 from trivet.gateway.limits import Limits
+from trivet.gateway.streams import OpenStreams
 from trivet.runtime.bus import Bus, StreamMessage
 from trivet.runtime.clock import Clock
 
@@ -50,19 +51,25 @@ class Subscriber:
 class EventFeeds:
     """The open streams of this gateway."""
 
-    def __init__(self, bus: Bus, identities: Identities, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        identities: Identities,
+        streams: OpenStreams,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
         self._bus = bus
         self._identities = identities
+        self._streams = streams
         self._clock = clock
         self._limits = limits
-        self._open = 0
         self._closing = asyncio.Event()
 
     async def admit(self, subscriber: Subscriber) -> Caller:
         """Who subscribes; refuses strangers, and everybody while the bound is reached."""
         caller = await self._identities.caller(subscriber.authorization, subscriber.address)
-        if self._open >= self._limits.event_clients:
-            raise Retry(TOO_MANY, "too many streams of events are open", retry_after_s=10)
+        self._streams.check(caller.user)
         return caller
 
     async def first(self, subscriber: Subscriber) -> int:
@@ -79,11 +86,27 @@ class EventFeeds:
     async def stream(self, subscriber: Subscriber, first: int) -> AsyncIterator[Told]:
         """What the subscriber may see, in order, from `first` on, until the gateway closes or
         the token proves nothing any more."""
+        caller = await self._caller(subscriber)
+        if caller is None:
+            return
+        try:
+            place = self._streams.take(caller.user)
+        except Retry as error:
+            # Others came in between; the subscriber comes again, and is told.
+            log.info("a stream of events ends: %s", error)
+            return
+        with place:
+            async with aclosing(self._follow(subscriber, caller, first)) as told:
+                async for one in told:
+                    yield one
+
+    async def _follow(
+        self, subscriber: Subscriber, found: Caller, first: int
+    ) -> AsyncGenerator[Told, None]:
         buffer: asyncio.Queue[StreamMessage] = asyncio.Queue(self._limits.event_buffer)
-        self._open += 1
         pump = asyncio.create_task(self._pump(subscriber.subject, first, buffer))
         seq, verified = first - 1, self._clock.monotonic()
-        caller = await self._caller(subscriber)
+        caller: Caller | None = found
         try:
             while caller is not None and not pump.done():
                 message = await self._next(buffer)
@@ -101,7 +124,6 @@ class EventFeeds:
                 if event and visible(event, caller, subscriber.project):
                     yield Told(seq, event)
         finally:
-            self._open -= 1
             pump.cancel()
             with suppress(asyncio.CancelledError):
                 await pump

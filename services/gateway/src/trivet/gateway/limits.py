@@ -25,8 +25,42 @@ class Limits:
     concurrent_requests: int = 256
     """Requests at work at once, streams of events not counted; more are told 429."""
 
-    event_clients: int = 256
-    """Streams of events open at once; more are told 429."""
+    requests_per_token: int = 128
+    """Requests at work at once for one token; more are told 429."""
+
+    rate_per_s: float = 2000.0
+    """Requests a second for one token, over time; more are told 429."""
+
+    rate_burst: int = 4000
+    """Requests of one token at once, after a silence."""
+
+    denials_per_s: float = 5.0
+    """Requests without a valid token a second for one address, over time; more are told 429,
+    and neither looked up nor recorded in the audit trail."""
+
+    denials_burst: int = 100
+    """Requests without a valid token of one address at once, after a silence."""
+
+    connections: int = 2048
+    """Connections at once; more are closed."""
+
+    connections_per_address: int = 1024
+    """Connections at once from one address; more are closed."""
+
+    head_bytes: int = 32 * 1024
+    """A request line with its headers; more is told 431."""
+
+    headers: int = 100
+    """Headers of a request; more are told 431."""
+
+    head_s: float = 10.0
+    """How long a head may take to arrive; then it is told 408."""
+
+    streams: int = 256
+    """Streams (of events, consoles) open at once; more are told 429."""
+
+    streams_per_user: int = 32
+    """Streams open at once for one user; more are told 429."""
 
     event_buffer: int = 1000
     """Events kept for one slow client; the bus keeps the rest until it has read them."""
@@ -74,7 +108,20 @@ class Limits:
         """The bounds that the settings ask for; what they don't name stays."""
         return cls(
             body_bytes=min(settings.max_body_bytes, MAX_REQUEST_BYTES),
+            body_read_s=settings.body_s,
             concurrent_requests=settings.max_requests,
+            requests_per_token=settings.max_requests_per_token,
+            rate_per_s=settings.rate_per_s,
+            rate_burst=settings.rate_burst,
+            denials_per_s=settings.denials_per_s,
+            denials_burst=settings.denials_burst,
+            connections=settings.max_connections,
+            connections_per_address=settings.max_connections_per_address,
+            head_bytes=settings.max_head_bytes,
+            headers=settings.max_headers,
+            head_s=settings.head_s,
+            streams=settings.max_streams,
+            streams_per_user=settings.max_streams_per_user,
             identity_cache_s=settings.token_cache_s,
             event_buffer=settings.event_buffer,
         )

@@ -22,6 +22,23 @@ DEFAULT_RETRY_S = 1.0
 REQUEST_ID = "X-Request-Id"
 
 
+_HINTS = {
+    400: "GET /v1/openapi.json says what is accepted",
+    401: "Authorization: Bearer <token>; `trivet token create` makes one",
+    403: "an administrator can bind a role that allows it",
+    404: "list what is there: the name may have a slip, or be of another project",
+    408: "send it in one go",
+    409: "read it again, and decide anew",
+    412: "read it again, and decide anew",
+    422: "change what `detail` names; repeating it alike is useless",
+    429: "come again after Retry-After seconds",
+    500: "nothing that you sent is wrong: an administrator finds `request_id` in the log",
+    503: "come again after Retry-After seconds; `trivet health` shows which service is away",
+    507: "make room, or ask for less",
+}
+"""What to do, where the error itself does not say it."""
+
+
 def problem_type(code: str) -> str:
     """The `type` of a code: a path relative to the API's address."""
     return f"/problems/{code}"
@@ -37,8 +54,8 @@ def problem(error: TrivetError, request_id: str) -> dict[str, object]:
         "detail": error.detail,
         "request_id": request_id,
     }
-    if error.hint:
-        members["hint"] = error.hint
+    if hint := error.hint or (None if error.errors else _HINTS.get(error.code.http_status)):
+        members["hint"] = hint
     if error.errors:
         members["errors"] = [field.model_dump(exclude_none=True) for field in error.errors]
     return members

@@ -12,18 +12,23 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trivet.contracts.errors import Fatal
 from trivet.gateway.app import Gateway
+from trivet.gateway.head import BoundedHead
 from trivet.runtime.settings import BAD_SETTINGS, GatewaySettings
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 30
 STOP_S = 5
-HEADER_BYTES = 32 * 1024
+TLS_HANDSHAKE_S = 10.0
+TLS_GOODBYE_S = 0.5
+"""How long a closed connection waits for its client to say goodbye too. Most never do, and a
+stop waits for all connections."""
+
 WS_MESSAGE_BYTES = 4096
 
 
@@ -36,30 +41,30 @@ class _Server(uvicorn.Server):
         """Leave signals to the process."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with bounds on the beginning and the end of a TLS connection, which uvicorn
+        leaves at a minute and half a minute."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        protocol = cast(type[BoundedHead], self.config.http_protocol_class)
 
-class BoundedHead(HttpToolsProtocol):
-    """Uvicorn's fast protocol, which by itself takes in a request line and headers of any
-    size: here a connection whose head grows over the bound is closed."""
+        def connection() -> asyncio.Protocol:
+            state = self.lifespan.state
+            return protocol(config=self.config, server_state=self.server_state, app_state=state)
 
-    _head_bytes = 0
-    _in_head = True
-
-    def data_received(self, data: bytes) -> None:
-        """Take in what came; it may hold the end of a head, a body, the next head."""
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > HEADER_BYTES:
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        """The head is in: what comes now is body."""
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The request is in: what comes now is the next head."""
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
+        tls = self.config.ssl
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=sock,
+                ssl=tls,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None,
+                ssl_shutdown_timeout=TLS_GOODBYE_S if tls else None,
+            )
+            for sock in sockets or ()
+        ]
+        self.started = True
 
 
 def listening_socket(settings: GatewaySettings) -> socket.socket:
@@ -103,7 +108,7 @@ def _config(gateway: Gateway, settings: GatewaySettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        http=BoundedHead,
+        http=BoundedHead.of(gateway.limits),
         ws_max_size=WS_MESSAGE_BYTES,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
