@@ -16,9 +16,8 @@ from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
 from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, PoolOnNode
 from trivet.contracts.storage.pool import PoolMember
-from trivet.plugins.storage import qsd
+from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.engine import QemuBlockEngine
-from trivet.plugins.storage.nbdkit import replica_servers
 from trivet.plugins.storage.node_process import daemons
 from trivet.testing.suites.volume_engine import SIZE, A, B, VolumeEngineSuite, attach, make
 
@@ -74,16 +73,15 @@ class RealBench:
         return said
 
     async def kill_server(self, volume: ResourceId) -> None:
-        for server in replica_servers(self.context.run_dir / "r"):
-            os.kill(server.daemon.pid, signal.SIGKILL)
-        while list(replica_servers(self.context.run_dir / "r")):
-            pass
+        self._kill(nbdkit.PROGRAM)
 
     async def kill_graph(self, volume: ResourceId) -> None:
-        for graph in qsd.graphs(self.context.run_dir / "a"):
-            if graph.daemon:
-                os.kill(graph.daemon.pid, signal.SIGKILL)
-        while list(daemons(qsd.PROGRAM, self.context.run_dir)):
+        self._kill(qsd.PROGRAM)
+
+    def _kill(self, program: str) -> None:
+        for daemon in daemons(program, self.context.run_dir):
+            os.kill(daemon.pid, signal.SIGKILL)
+        while list(daemons(program, self.context.run_dir)):
             pass
 
     async def clean(self) -> None:

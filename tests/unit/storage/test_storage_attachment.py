@@ -12,6 +12,7 @@ from trivet.contracts.errors import DELETING, Refused, Retry
 from trivet.contracts.model import GIB, ResourceId
 from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.codes import ATTACHED, NOT_READY
+from trivet.contracts.storage.engine import AttachedVolume
 from trivet.contracts.storage.volume import (
     Attachment,
     Replica,
@@ -43,6 +44,10 @@ def held(**changes: object) -> Attachment:
     return whole.model_copy(update=changes)
 
 
+def seen(epoch: int, socket: str, export: str) -> AttachedVolume:
+    return AttachedVolume(volume=ResourceId("volume-1"), epoch=epoch, socket=socket, export=export)
+
+
 def test_a_free_volume_gets_a_new_epoch() -> None:
     made = attach(volume(), "vm/a", "n1", None)
     assert made.status.epoch == 4
@@ -57,12 +62,19 @@ def test_the_same_holder_gets_the_same_answer(there: Attachment) -> None:
 
 @pytest.mark.parametrize(
     ("there", "node", "broken"),
-    [(held(), "n1", 3), (held(), "n2", None), (held(detaching=True), "n1", None)],
-    ids=["broken", "another node", "was ending"],
+    [(held(), "n2", 3), (held(), "n2", None), (held(detaching=True), "n1", None)],
+    ids=["broken, and another node", "another node", "was ending"],
 )
 def test_a_new_epoch_begins(there: Attachment, node: str, broken: int | None) -> None:
     made = attach(volume(there), "vm/a", node, broken)
     assert made.status.attachment == Attachment(holder="vm/a", node=node, epoch=4)
+
+
+def test_what_broke_is_made_again_in_its_epoch() -> None:
+    """A guest that was paused by the failure goes on there, or nowhere."""
+    made = attach(volume(held()), "vm/a", "n1", 3)
+    assert made.status.attachment == held(socket=None)
+    assert made.status.epoch == 3
 
 
 def test_an_old_breakage_does_not_end_a_newer_epoch() -> None:
@@ -98,8 +110,8 @@ def test_only_the_holder_detaches() -> None:
 
 def test_a_graph_of_an_older_epoch_is_not_recorded() -> None:
     before = volume(held(epoch=4, socket=None), epoch=4)
-    assert attached(before, 3, "/old", "old") == before
-    done = attached(before, 4, "/new", "new").status.attachment
+    assert attached(before, seen(3, "/old", "old")) == before
+    done = attached(before, seen(4, "/new", "new")).status.attachment
     assert done is not None
     assert (done.socket, done.export) == ("/new", "new")
 

@@ -11,6 +11,7 @@ from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
 from trivet.contracts.storage.volume import (
     Attachment,
+    Qos,
     Replica,
     ReplicaState,
     Volume,
@@ -19,14 +20,17 @@ from trivet.contracts.storage.volume import (
     VolumeStatus,
 )
 from trivet.storage.domain.volume_plan import (
+    COPIED_LOOK_S,
     DELETE_GRACE,
     Action,
     AssignTo,
+    ClaimGrowth,
     EndGraph,
     EndServing,
     Forget,
     GrowReplica,
     LeaveBehind,
+    Limit,
     LookAgain,
     MakeGraph,
     MakeReplica,
@@ -46,6 +50,7 @@ from trivet.storage.domain.volume_status import settled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ID = ResourceId("volume-1")
+QOS = Qos()
 
 
 def replica(state: ReplicaState = ReplicaState.IN_SYNC, size: int = 1, node: str = "n1") -> Replica:
@@ -59,6 +64,8 @@ def volume(
     size: int = 1,
     name: str = "v",
     source: str | None = None,
+    claimed: int | None = None,
+    qos: Qos = QOS,
 ) -> Volume:
     meta = Meta(
         id=ID if name == "v" else ResourceId(f"volume-{name}"),
@@ -67,8 +74,16 @@ def volume(
         created_at=NOW,
         deleting_at=NOW if deleting else None,
     )
-    spec = VolumeSpec(size_gib=size, source=VolumeSource(volume=source) if source else None)
-    status = VolumeStatus(epoch=3, replicas=replicas, attachment=held)
+    spec = VolumeSpec(
+        size_gib=size, source=VolumeSource(volume=source) if source else None, qos=qos
+    )
+    status = VolumeStatus(
+        epoch=3,
+        replicas=replicas,
+        attachment=held,
+        size_bytes=GIB,
+        claimed_bytes=size * GIB if claimed is None else claimed * GIB,
+    )
     return Volume(meta=meta, spec=spec, status=status)
 
 
@@ -85,12 +100,19 @@ def record(size: int = 1, serving: int | None = None, complete: bool = True) -> 
 
 
 def held(**changes: object) -> Attachment:
-    whole = Attachment(holder="vm/a", node="n1", epoch=3, socket="/s", export="e")
+    whole = Attachment(holder="vm/a", node="n1", epoch=3, socket="/s", export="e", size_bytes=GIB)
     return whole.model_copy(update=changes)
 
 
-def graph(epoch: int = 3) -> AttachedVolume:
-    return AttachedVolume(volume=ID, epoch=epoch, socket="/s", export="e")
+def graph(epoch: int = 3, healthy: bool = True, size: int = 1) -> AttachedVolume:
+    return AttachedVolume(
+        volume=ID,
+        epoch=epoch,
+        socket="/s",
+        export="e",
+        healthy=healthy,
+        size_bytes=size * GIB if healthy else 0,
+    )
 
 
 MAKING, GOOD = ReplicaState.CREATING, replica()
@@ -105,11 +127,32 @@ CASES: dict[str, tuple[Volume, Seen, tuple[Action, ...]]] = {
     ),
     "as it should be": (volume(GOOD), Seen(record()), ()),
     "to grow": (volume(GOOD, size=2), Seen(record()), (GrowReplica(),)),
+    "to grow, not promised yet": (volume(GOOD, size=2, claimed=1), Seen(record()), ()),
     "grown, not told": (volume(GOOD, size=2), Seen(record(2)), (NoteReplica(),)),
     "lost": (volume(GOOD), Seen(), (NoteLost(),)),
     "lost and told": (volume(replica(ReplicaState.LOST)), Seen(), ()),
     "to attach": (volume(GOOD, held=held(socket=None)), Seen(record()), (MakeGraph(3),)),
     "attached": (volume(GOOD, held=held()), Seen(record(serving=3), graph()), ()),
+    "attached, broken": (
+        volume(GOOD, held=held()),
+        Seen(record(serving=3), graph(healthy=False)),
+        (MakeGraph(3),),
+    ),
+    "attached, grown since": (
+        volume(GOOD, held=held()).with_status(size_bytes=2 * GIB),
+        Seen(record(serving=3), graph()),
+        (MakeGraph(3),),
+    ),
+    "attached and grown, not told": (
+        volume(GOOD, held=held()).with_status(size_bytes=2 * GIB),
+        Seen(record(serving=3), graph(size=2)),
+        (MakeGraph(3),),
+    ),
+    "attached, other bounds": (
+        volume(GOOD, held=held(), qos=Qos(iops=100)),
+        Seen(record(serving=3), graph()),
+        (Limit(Qos(iops=100)),),
+    ),
     "rebooted: the holder must ask": (volume(GOOD, held=held()), Seen(record()), ()),
     "an older graph is here": (
         volume(GOOD, held=held(socket=None)),
@@ -177,6 +220,14 @@ def test_what_the_cluster_does() -> None:
     assert plan_in_cluster(going, NOW) == (AssignTo(("n1",)), LookAgain(grace))
     late = NOW + DELETE_GRACE + timedelta(seconds=1)
     assert plan_in_cluster(going, late) == (LeaveBehind(("n1",)), Forget())
+    grown = volume(GOOD, size=2, claimed=1)
+    assert plan_in_cluster(grown, NOW) == (ClaimGrowth(), AssignTo(("n1",)))
+
+
+def test_a_source_outlasts_its_copies_however_long_they_take() -> None:
+    going = volume(GOOD, deleting=True)
+    late = NOW + DELETE_GRACE + timedelta(hours=1)
+    assert plan_in_cluster(going, late, True) == (AssignTo(("n1",)), LookAgain(COPIED_LOOK_S))
 
 
 def test_a_source_stays_until_its_copies_are_made() -> None:

@@ -6,6 +6,7 @@ node and not with the cluster.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from trivet.contracts.keys import Assignment, assignment_key, assignments_of
@@ -46,6 +47,7 @@ class Assigned:
     def __init__(self, node: str) -> None:
         self.prefix = assignments_of(node)
         self._pointers: dict[str, Assignment] = {}
+        self._ids: dict[tuple[str, str], set[ResourceId]] = defaultdict(set)
         self._callbacks: list[Callable[[str, str], None]] = []
 
     def keys(self, kind: str) -> list[str]:
@@ -56,9 +58,17 @@ class Assigned:
         """All pointers of `kind`."""
         return [p for p in self._pointers.values() if p.kind == kind]
 
+    def pointer(self, kind: str, id_: str) -> Assignment | None:
+        """The pointer to that resource, if it is assigned to the node."""
+        return self._pointers.get(f"{self.prefix}{kind}.{id_}")
+
+    def ids(self, kind: str, key: str) -> list[ResourceId]:
+        """The ids under which `key` is assigned: more than one while a name changes hands."""
+        return sorted(self._ids.get((kind, key), ()))
+
     def has(self, kind: str, id_: str) -> bool:
         """Whether that resource is assigned to the node."""
-        return f"{self.prefix}{kind}.{id_}" in self._pointers
+        return self.pointer(kind, id_) is not None
 
     def on_change(self, callback: Callable[[str, str], None]) -> None:
         """Call `callback(kind, key of the resource)` when a pointer comes, changes or goes."""
@@ -66,11 +76,20 @@ class Assigned:
 
     def take(self, change: Change) -> None:
         """A step of the feed."""
-        if change.value is None:
-            pointer = self._pointers.pop(change.key, None)
-        else:
+        old = self._pointers.pop(change.key, None)
+        if old is not None:
+            self._forget(old)
+        pointer = old
+        if change.value is not None:
             pointer = Assignment.model_validate_json(change.value)
             self._pointers[change.key] = pointer
+            self._ids[pointer.kind, pointer.key].add(pointer.id)
         if pointer is not None:
             for callback in self._callbacks:
                 callback(pointer.kind, pointer.key)
+
+    def _forget(self, pointer: Assignment) -> None:
+        ids = self._ids[pointer.kind, pointer.key]
+        ids.discard(pointer.id)
+        if not ids:
+            del self._ids[pointer.kind, pointer.key]

@@ -56,6 +56,7 @@ class StorageSettings(Model):
     engine: str = "auto"
     inspector: str = "auto"
     look_s: float = Field(default=30.0, gt=0)
+    claim_age_s: float = Field(default=120.0, gt=0)
 
 
 class NetworkSettings(Model):

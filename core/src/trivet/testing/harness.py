@@ -114,6 +114,10 @@ class Harness:
             raise RuntimeError(f"{name} did not come up")
         return service
 
+    def service(self, name: str, node: str = "n1") -> Service:
+        """A service that was started, to look into or to make its store fail."""
+        return self._running[name, node].service
+
     async def stop(self, name: str, node: str = "n1") -> None:
         """Stop a service in good order."""
         running = self._running.pop((name, node))

@@ -4,7 +4,8 @@ A replica is served under an epoch-named export (`<volume id>.e<epoch>`), so end
 fences whoever held it. A volume is attached on the node of its holder: one block graph over
 its replicas, shown as NBD on a unix socket. What an engine keeps it also records beside the
 thing (id, size, epoch, generation), and `replicas()` reads those records back. The servers and
-the attached graphs outlive the service that started them: `open()` finds them again.
+the attached graphs outlive the service that started them: `open()` finds them again. Looks
+that name a volume cost the same however many others there are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.storage.pool import PoolMember, PoolUsage
+from trivet.contracts.storage.volume import Qos
 
 
 class PoolOnNode(Model):
@@ -65,22 +67,28 @@ class ServedReplica(Model):
 
 
 class AttachSpec(Model):
-    """A volume to be attached on this node: its in-sync replicas, the local one first."""
+    """A volume to be attached on this node: its in-sync replicas, the local one first. A
+    preallocated one (`thin` false) keeps its space: discards do not reach its replicas."""
 
     volume: ResourceId
     epoch: int
     size_bytes: int
     replicas: tuple[ServedReplica, ...]
+    thin: bool = True
+    qos: Qos = Qos()
 
 
 class AttachedVolume(Model):
-    """A volume attached on this node; `healthy` false: its graph is there but broken."""
+    """A volume attached on this node; `healthy` false: its graph is there but broken, and
+    nothing is known of its size and bounds."""
 
     volume: ResourceId
     epoch: int
     socket: str
     export: str
     healthy: bool = True
+    size_bytes: int = 0
+    qos: Qos = Qos()
 
 
 class VolumeEngine(Driver, Protocol):
@@ -112,8 +120,8 @@ class VolumeEngine(Driver, Protocol):
         """Remove a replica and its record."""
         ...
 
-    async def replicas(self) -> tuple[ReplicaRecord, ...]:
-        """All replicas in the open pools of this node."""
+    async def replicas(self, volume: ResourceId | None = None) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools of this node, or that of one volume."""
         ...
 
     async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
@@ -125,15 +133,23 @@ class VolumeEngine(Driver, Protocol):
         ...
 
     async def attach(self, spec: AttachSpec) -> AttachedVolume:
-        """Attach a volume here; one of the same volume under an older epoch is ended first."""
+        """Attach a volume here; one of the same volume under an older epoch is ended first.
+
+        One of the same epoch that is broken or has another size is made anew behind the same
+        socket and export: its client fails what is on the way, and finds it there again.
+        """
         ...
 
     async def detach(self, volume: ResourceId) -> None:
         """Flush, and end the attached graph."""
         ...
 
-    async def attached(self) -> tuple[AttachedVolume, ...]:
-        """All volumes attached on this node."""
+    async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
+        """All volumes attached on this node, or that one."""
+        ...
+
+    async def limit(self, volume: ResourceId, qos: Qos) -> None:
+        """Bound what an attached volume takes from now on; not attached: nothing to do."""
         ...
 
 

@@ -32,6 +32,13 @@ class CloneMode(StrEnum):
     LINKED = "linked"
 
 
+class Qos(Model):
+    """Bounds of what a volume takes; None: unbounded. They change live."""
+
+    iops: int | None = Field(default=None, ge=10, le=10_000_000)
+    bytes_per_s: int | None = Field(default=None, ge=65536, le=2**40)
+
+
 class VolumeSource(Model):
     """The volume (same project) whose content a new one begins with."""
 
@@ -48,6 +55,7 @@ class VolumeSpec(Model):
     thin: bool = True
     source: VolumeSource | None = None
     nodes: tuple[Name, ...] = ()
+    qos: Qos = Qos()
 
     @property
     def size_bytes(self) -> int:
@@ -74,23 +82,29 @@ class Replica(Model):
 
 class Attachment(Model):
     """Who holds the volume and where; `socket` and `export` are how its node reaches it, once
-    it is attached there. `detaching`: the holder let go, the graph is still to be ended."""
+    it is attached there with `size_bytes`. Socket and export stay as they are for the whole
+    epoch: a graph that broke is made again behind them. `detaching`: the holder let go, the
+    graph is still to be ended. `starved` says why writes find no space now ('': they do)."""
 
     holder: str
     node: str
     epoch: int
     socket: str | None = None
     export: str | None = None
+    size_bytes: int = 0
     detaching: bool = False
+    starved: str = ""
 
 
 class VolumeStatus(Status):
     """`epoch` is the last one given out, attached or not. `source` is the volume that
-    `spec.source` named when this one was placed; `size_bytes` what all replicas have."""
+    `spec.source` named when this one was placed; `size_bytes` what all replicas have,
+    and `claimed_bytes` what is promised to each: a replica grows no further."""
 
     pool: str | None = None
     source: ResourceId | None = None
     size_bytes: int = 0
+    claimed_bytes: int = 0
     epoch: int = 0
     replicas: tuple[Replica, ...] = ()
     attachment: Attachment | None = None

@@ -35,6 +35,7 @@ from trivet.contracts.storage.engine import (
     ServedReplica,
 )
 from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.volume import Qos
 
 BLOCK = 4096
 DEFAULT_POOL_BYTES = 64 * GIB
@@ -60,7 +61,8 @@ class FakeReplica:
 @dataclass
 class FakeMachine:
     """What one node keeps: it outlives the engine. `fail_before` and `fail_after` count how
-    many more calls of an operation fail, before or after they had their effect."""
+    many more calls of an operation fail, before or after they had their effect; `looked_at` how
+    many replicas and graphs were looked at in all."""
 
     pools: dict[ResourceId, PoolOnNode] = field(default_factory=dict)
     made: set[ResourceId] = field(default_factory=set)
@@ -70,6 +72,7 @@ class FakeMachine:
     fail_before: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     fail_after: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: list[tuple[str, str]] = field(default_factory=list)
+    looked_at: int = 0
 
     def reboot(self) -> None:
         """The machine starts again: nothing runs, nothing is mounted, disks are as they were."""
@@ -198,14 +201,13 @@ class FakeVolumeEngine:
             del self.machine.replicas[volume]
         self._end("remove")
 
-    async def replicas(self) -> tuple[ReplicaRecord, ...]:
-        """All replicas in the open pools."""
-        self._begin("replicas", "")
-        return tuple(
-            self._record(volume)
-            for volume, replica in sorted(self.machine.replicas.items())
-            if replica.spec.pool in self.machine.pools
-        )
+    async def replicas(self, volume: ResourceId | None = None) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools, or that of one volume."""
+        self._begin("replicas", volume or "")
+        mine = self.machine.replicas
+        wanted = sorted(mine) if volume is None else [volume] * (volume in mine)
+        self.machine.looked_at += len(wanted)
+        return tuple(self._record(v) for v in wanted if mine[v].spec.pool in self.machine.pools)
 
     # --- serving and attaching -------------------------------------------------------------
 
@@ -218,7 +220,8 @@ class FakeVolumeEngine:
         replica.epoch = replica.floor = epoch
         self._end_servers(volume, epoch)
         socket = str(self._context.run_dir / self._context.node / f"{volume}.e{epoch}.sock")
-        self.machine.servers[socket] = (volume, epoch)
+        if socket not in self.machine.servers:
+            self._start_server(socket, volume, epoch)
         self._end("serve")
         return ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)
 
@@ -239,9 +242,14 @@ class FakeVolumeEngine:
         known = self.machine.graphs.get(spec.volume)
         if known is not None and known[0].epoch > spec.epoch:
             raise Refused(CONFLICT, f"{spec.volume} is attached in a later epoch")
-        if known is None or known[0].epoch < spec.epoch or not self._healthy(*known):
+        alike = known is not None and known[0].epoch == spec.epoch
+        whole = known is not None and self._healthy(*known)
+        if known is None or not alike or not whole or known[0].size_bytes != spec.size_bytes:
             if not self._healthy(spec, alive=True):
                 raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is not served")
+            sizes = [r.size_bytes for s in spec.replicas if (r := serving(s.socket, s.export))]
+            if min(sizes) < spec.size_bytes:
+                raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is too small")
             self.machine.graphs[spec.volume] = (spec, True)
         self._end("attach")
         return self._attached(spec.volume)
@@ -252,10 +260,23 @@ class FakeVolumeEngine:
         self.machine.graphs.pop(volume, None)
         self._end("detach")
 
-    async def attached(self) -> tuple[AttachedVolume, ...]:
-        """All graphs."""
-        self._begin("attached", "")
-        return tuple(self._attached(volume) for volume in sorted(self.machine.graphs))
+    async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
+        """All graphs, or that of one volume."""
+        self._begin("attached", volume or "")
+        graphs = self.machine.graphs
+        wanted = sorted(graphs) if volume is None else [volume] * (volume in graphs)
+        self.machine.looked_at += len(wanted)
+        return tuple(self._attached(v) for v in wanted)
+
+    async def limit(self, volume: ResourceId, qos: Qos) -> None:
+        """Bound a graph."""
+        self._begin("limit", volume)
+        if volume in self.machine.graphs:
+            spec, alive = self.machine.graphs[volume]
+            if not alive:
+                raise Fatal(DRIVER_FAILED, f"the graph of {volume} does not answer")
+            self.machine.graphs[volume] = (spec.model_copy(update={"qos": qos}), alive)
+        self._end("limit")
 
     # --- what a guest and a mishap do ------------------------------------------------------
 
@@ -335,15 +356,26 @@ class FakeVolumeEngine:
             if served == volume and epoch < below_epoch:
                 del self.machine.servers[socket]
 
+    def _start_server(self, socket: str, volume: ResourceId, epoch: int) -> None:
+        """A graph that was connected to an earlier server there does not know this one."""
+        self.machine.servers[socket] = (volume, epoch)
+        for machine in MACHINES.values():
+            for attached, (spec, _) in machine.graphs.items():
+                if any(r.socket == socket for r in spec.replicas):
+                    machine.graphs[attached] = (spec, False)
+
     def _healthy(self, spec: AttachSpec, alive: bool) -> bool:
         return alive and all(serving(r.socket, r.export) for r in spec.replicas)
 
     def _attached(self, volume: ResourceId) -> AttachedVolume:
         spec, alive = self.machine.graphs[volume]
+        healthy = self._healthy(spec, alive)
         return AttachedVolume(
             volume=volume,
             epoch=spec.epoch,
             socket=str(self._context.run_dir / f"{volume}.e{spec.epoch}.top"),
             export=f"{volume}.e{spec.epoch}",
-            healthy=self._healthy(spec, alive),
+            healthy=healthy,
+            size_bytes=spec.size_bytes if healthy else 0,
+            qos=spec.qos if healthy else Qos(),
         )

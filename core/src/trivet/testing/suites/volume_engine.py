@@ -20,6 +20,7 @@ from trivet.contracts.storage.engine import (
     ReplicaSpec,
     VolumeEngine,
 )
+from trivet.contracts.storage.volume import Qos
 
 SIZE = 16 * MIB
 A = ResourceId("volume-000000000000000a")
@@ -175,6 +176,56 @@ class VolumeEngineSuite:
         grown = await attach(bench, A, 2)
         assert await bench.read(grown, 0, len(ONES)) == ONES
         assert await bench.read(grown, 2 * SIZE - 65536, 65536) == bytes(65536)
+
+    async def test_a_graph_made_again_in_its_epoch_is_found_behind_its_socket(
+        self, bench: EngineBench
+    ) -> None:
+        """What broke it does not matter: the same socket and export, and all bytes."""
+        await make(bench, A)
+        first = await attach(bench, A, 1)
+        await bench.write(first, 0, ONES)
+        for kill in (bench.kill_graph, bench.kill_server):
+            await kill(A)
+            assert await attach(bench, A, 1) == first
+            assert await bench.read(first, 0, len(ONES)) == ONES
+        assert await bench.engine.attached() == (first,)
+
+    async def test_an_attached_volume_grows(self, bench: EngineBench) -> None:
+        """Attaching it again in its epoch with the new size shows that size."""
+        await make(bench, A)
+        first = await attach(bench, A, 1)
+        assert first.size_bytes == SIZE
+        await bench.write(first, 0, ONES)
+        await bench.engine.grow(A, 2 * SIZE, 2)
+        served = await bench.engine.serve(A, 1)
+        spec = AttachSpec(volume=A, epoch=1, size_bytes=2 * SIZE, replicas=(served,))
+        grown = await bench.engine.attach(spec)
+        assert grown == first.model_copy(update={"size_bytes": 2 * SIZE})
+        assert await bench.engine.attached(A) == (grown,)
+        assert await bench.read(grown, 0, len(ONES)) == ONES
+        await bench.write(grown, 2 * SIZE - 65536, TWOS)
+
+    async def test_bounds_change_while_attached(self, bench: EngineBench) -> None:
+        """And outlive a graph that is made again, for they are asked for with it."""
+        await make(bench, A)
+        await bench.engine.limit(A, Qos(iops=100))
+        await attach(bench, A, 1)
+        for qos in (Qos(iops=100), Qos(iops=200, bytes_per_s=2**20), Qos()):
+            await bench.engine.limit(A, qos)
+            assert [a.qos for a in await bench.engine.attached(A)] == [qos]
+        served = await bench.engine.serve(A, 2)
+        spec = AttachSpec(volume=A, epoch=2, size_bytes=SIZE, replicas=(served,), qos=Qos(iops=50))
+        assert (await bench.engine.attach(spec)).qos == Qos(iops=50)
+
+    async def test_one_volume_is_looked_at_alone(self, bench: EngineBench) -> None:
+        """A look that names a volume tells of that one."""
+        await make(bench, A)
+        await make(bench, B)
+        attached = await attach(bench, A, 1)
+        assert [r.volume for r in await bench.engine.replicas(B)] == [B]
+        assert await bench.engine.attached(B) == ()
+        assert await bench.engine.attached(A) == (attached,)
+        assert await bench.engine.replicas(ResourceId("volume-none")) == ()
 
     async def test_remove_is_idempotent_and_refuses_what_is_served(
         self, bench: EngineBench

@@ -42,9 +42,9 @@ from trivet.contracts.storage.engine import (
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.file_pool import OpenPool, Root, close_file_pool, open_file_pool
-from trivet.plugins.storage.nbdkit import ReplicaServer, replica_servers
 from trivet.plugins.storage.node_process import attempt
 from trivet.plugins.storage.replica_file import (
     Sidecar,
@@ -55,6 +55,7 @@ from trivet.plugins.storage.replica_file import (
     remove_replica,
     write_sidecar,
 )
+from trivet.plugins.storage.sockets import Sockets
 
 PROGRAMS = ("nbdkit", "qemu-storage-daemon", "mkfs.xfs", "mount", "umount", "blkid", "wipefs")
 COPIERS = 4
@@ -71,8 +72,8 @@ class QemuBlockEngine:
 
     def __init__(self, context: DriverContext, config: Model) -> None:
         self._context = context
-        self._serving = context.run_dir / "r"
-        self._graphs = context.run_dir / "a"
+        self._servers = Sockets(nbdkit.PROGRAM, context.run_dir / "r")
+        self._graphs = Sockets(qsd.PROGRAM, context.run_dir / "a")
         self._pools: dict[ResourceId, OpenPool] = {}
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -91,10 +92,11 @@ class QemuBlockEngine:
         return Probe(usable=True, reason="nbdkit and QEMU's storage daemon are here", score=50)
 
     async def open(self) -> None:
-        """Make the folders of the sockets; what runs is found when it is asked for."""
-        for folder in (self._serving, self._graphs):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        longest = f"{self._serving}/volume-0123456789abcdef.e1000000000.sock"
+        """Make the folders of the sockets, and find what runs."""
+        for sockets in (self._servers, self._graphs):
+            sockets.folder.mkdir(mode=0o700, exist_ok=True)
+            await asyncio.to_thread(sockets.scan)
+        longest = f"{self._servers.folder}/volume-0123456789abcdef.e1000000000.sock"
         if len(longest.encode()) > SOCKET_PATH_MAX:
             room = SOCKET_PATH_MAX - len(longest) + len(str(self._context.run_dir))
             raise Refused(
@@ -130,7 +132,7 @@ class QemuBlockEngine:
             mine = {v for v, (root, _) in self._known.items() if root in opened.roots}
             if destroy and mine:
                 raise Refused(IN_USE, f"pool {pool} still has {len(mine)} replicas")
-            served = [s.volume for s in replica_servers(self._serving) if s.volume in mine]
+            served = [v for v in sorted(mine) if self._epoch_served(v) is not None]
             if served:
                 raise Refused(IN_USE, f"pool {pool} still serves {', '.join(served)}")
             await close_file_pool(opened, destroy=destroy)
@@ -193,23 +195,16 @@ class QemuBlockEngine:
         async with self._locks[volume]:
             if volume not in self._known:
                 return
-            if self._servers(volume):
+            if self._epoch_served(volume) is not None:
                 raise Refused(IN_USE, f"the replica of {volume} is being served")
             root, _ = self._known[volume]
             await asyncio.to_thread(remove_replica, root.replicas, volume)
             del self._known[volume]
 
-    async def replicas(self) -> tuple[ReplicaRecord, ...]:
-        """All replicas in the open pools."""
-
-        def look() -> tuple[ReplicaRecord, ...]:
-            serving = {s.volume: s.epoch for s in replica_servers(self._serving)}
-            return tuple(
-                sidecar.record(root.replicas, serving.get(volume))
-                for volume, (root, sidecar) in sorted(self._known.items())
-            )
-
-        return await asyncio.to_thread(look)
+    async def replicas(self, volume: ResourceId | None = None) -> tuple[ReplicaRecord, ...]:
+        """All replicas in the open pools, or that of one volume."""
+        wanted = sorted(self._known) if volume is None else [volume] * (volume in self._known)
+        return await asyncio.to_thread(lambda: tuple(self._record(v) for v in wanted))
 
     # --- serving ---------------------------------------------------------------------------
 
@@ -221,18 +216,16 @@ class QemuBlockEngine:
             if epoch < lowest:
                 raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over (now {lowest})")
             await self._write(root, sidecar.model_copy(update={"epoch": epoch, "floor": epoch}))
-            nbdkit.forget_dead_sockets(self._serving, volume)
             running = None
-            for server in self._servers(volume):
-                if server.epoch == epoch:
+            for server in self._servers.of(volume):
+                if server.epoch == epoch and server.daemon is not None:
                     running = server
                 else:
-                    await nbdkit.end_replica_server(server)
+                    await nbdkit.end_replica_server(self._servers, server)
             if running is None:
                 data = data_path(root.replicas, volume)
-                await nbdkit.start_replica_server(self._serving, volume, epoch, data)
-                running = next(s for s in self._servers(volume) if s.epoch == epoch)
-            return running.served()
+                running = await nbdkit.start_replica_server(self._servers, volume, epoch, data)
+            return nbdkit.served(running)
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End servers of epochs below `below_epoch`, which never come back."""
@@ -240,40 +233,45 @@ class QemuBlockEngine:
             known = self._known.get(volume)
             if known is not None and known[1].floor < below_epoch:
                 await self._write(known[0], known[1].model_copy(update={"floor": below_epoch}))
-            for server in self._servers(volume):
-                if server.epoch < below_epoch:
-                    await nbdkit.end_replica_server(server)
-            nbdkit.forget_dead_sockets(self._serving, volume)
+            for server in self._servers.of(volume):
+                if server.epoch < below_epoch or server.daemon is None:
+                    await nbdkit.end_replica_server(self._servers, server)
 
     # --- attaching -------------------------------------------------------------------------
 
     async def attach(self, spec: AttachSpec) -> AttachedVolume:
-        """Attach a volume here; a graph of an older epoch, or a broken one, is ended first."""
+        """Attach a volume here; a graph of an older epoch, a broken one, or one of another
+        size is ended first."""
         if not spec.replicas:
             raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
         async with self._locks[spec.volume]:
-            serving = self._sockets()
-            for graph in self._graphs_of(spec.volume):
+            for graph in self._graphs.of(spec.volume):
                 if graph.epoch > spec.epoch:
                     raise Refused(CONFLICT, f"{spec.volume} is attached in epoch {graph.epoch}")
-                if graph.epoch == spec.epoch and await qsd.healthy(graph, serving):
-                    return graph.attached(True)
-                await qsd.end_graph(graph)
+                if graph.epoch == spec.epoch:
+                    there = await qsd.look_at(graph, self._servers)
+                    if there.healthy and there.size_bytes == spec.size_bytes:
+                        return there
+                await qsd.end_graph(self._graphs, graph)
             graph = await qsd.start_graph(self._graphs, spec)
-            return graph.attached(True)
+            return await qsd.look_at(graph, self._servers)
 
     async def detach(self, volume: ResourceId) -> None:
         """Flush, and end the attached graph."""
         async with self._locks[volume]:
-            for graph in self._graphs_of(volume):
-                await qsd.end_graph(graph)
+            for graph in self._graphs.of(volume):
+                await qsd.end_graph(self._graphs, graph)
 
-    async def attached(self) -> tuple[AttachedVolume, ...]:
-        """All volumes attached on this node, with their health."""
-        found = await asyncio.to_thread(lambda: list(qsd.graphs(self._graphs)))
-        serving = await asyncio.to_thread(self._sockets)
-        health = await asyncio.gather(*(qsd.healthy(graph, serving) for graph in found))
-        return tuple(graph.attached(ok) for graph, ok in zip(found, health, strict=True))
+    async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
+        """All volumes attached on this node, or that one, with their health."""
+        found = self._graphs.all() if volume is None else self._graphs.of(volume)
+        return tuple(await asyncio.gather(*(qsd.look_at(g, self._servers) for g in found)))
+
+    async def limit(self, volume: ResourceId, qos: Qos) -> None:
+        """Bound what an attached volume takes from now on."""
+        async with self._locks[volume]:
+            for graph in self._graphs.of(volume):
+                await qsd.limit_graph(graph, qos)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -314,17 +312,11 @@ class QemuBlockEngine:
 
     def _record(self, volume: ResourceId) -> ReplicaRecord:
         root, sidecar = self._known[volume]
-        servers = self._servers(volume)
-        return sidecar.record(root.replicas, servers[0].epoch if servers else None)
+        return sidecar.record(root.replicas, self._epoch_served(volume))
 
-    def _servers(self, volume: ResourceId) -> list[ReplicaServer]:
-        return [s for s in replica_servers(self._serving) if s.volume == volume]
-
-    def _sockets(self) -> frozenset[str]:
-        return frozenset(str(s.socket) for s in replica_servers(self._serving))
-
-    def _graphs_of(self, volume: ResourceId) -> list[qsd.Graph]:
-        return [g for g in qsd.graphs(self._graphs) if g.volume == volume]
+    def _epoch_served(self, volume: ResourceId) -> int | None:
+        alive = [s.epoch for s in self._servers.of(volume) if s.daemon is not None]
+        return max(alive, default=None)
 
     async def _write(self, root: Root, sidecar: Sidecar) -> None:
         await self._thread(lambda: write_sidecar(root.replicas, sidecar))

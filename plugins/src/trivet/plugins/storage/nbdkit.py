@@ -2,24 +2,20 @@
 
 nbdkit's file plugin ignores export names, so its `exportname` filter stands before it and
 refuses every other one: a client of an older epoch finds its name gone. nbdkit returns from its
-start when its socket listens, and stays behind as a daemon; the socket's name says which
-volume and epoch it serves, so the process table is all the record that is needed.
+start when its socket listens, and stays behind as a daemon.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import ServedReplica
-from trivet.plugins.storage.node_process import Daemon, daemons, end, run
+from trivet.plugins.storage.node_process import end
+from trivet.plugins.storage.sockets import Socket, Sockets, socket_path
 
 PROGRAM = "nbdkit"
 THREADS = 16
-SOCKET_NAME = re.compile(r"^(?P<volume>.+)\.e(?P<epoch>\d+)\.sock$")
 
 
 def export_name(volume: ResourceId, epoch: int) -> str:
@@ -27,49 +23,25 @@ def export_name(volume: ResourceId, epoch: int) -> str:
     return f"{volume}.e{epoch}"
 
 
-@dataclass(frozen=True)
-class ReplicaServer:
-    """A running server of a replica."""
-
-    volume: ResourceId
-    epoch: int
-    socket: Path
-    daemon: Daemon
-
-    def served(self) -> ServedReplica:
-        """How it is reached."""
-        return ServedReplica(
-            volume=self.volume,
-            epoch=self.epoch,
-            export=export_name(self.volume, self.epoch),
-            socket=str(self.socket),
-        )
+def served(server: Socket) -> ServedReplica:
+    """How a replica's server is reached."""
+    return ServedReplica(
+        volume=server.volume,
+        epoch=server.epoch,
+        export=export_name(server.volume, server.epoch),
+        socket=str(server.path),
+    )
 
 
-def replica_socket(folder: Path, volume: ResourceId, epoch: int) -> Path:
-    """Where a replica's server listens."""
-    return folder / f"{volume}.e{epoch}.sock"
-
-
-def replica_servers(folder: Path) -> Iterator[ReplicaServer]:
-    """All servers that run and listen in `folder`."""
-    for daemon in daemons(PROGRAM, folder):
-        for argument in daemon.argv:
-            path = Path(argument)
-            match = SOCKET_NAME.match(path.name)
-            if match and path.parent == folder:
-                volume = ResourceId(match["volume"])
-                yield ReplicaServer(volume, int(match["epoch"]), path, daemon)
-
-
-async def start_replica_server(folder: Path, volume: ResourceId, epoch: int, data: Path) -> None:
+async def start_replica_server(
+    servers: Sockets, volume: ResourceId, epoch: int, data: Path
+) -> Socket:
     """Start a server; returns once it listens."""
-    socket = replica_socket(folder, volume, epoch)
-    socket.unlink(missing_ok=True)
-    await run(
-        PROGRAM,
+    return await servers.start(
+        volume,
+        epoch,
         "--unix",
-        str(socket),
+        str(socket_path(servers.folder, volume, epoch)),
         "--threads",
         str(THREADS),
         "--filter=exportname",
@@ -78,19 +50,11 @@ async def start_replica_server(folder: Path, volume: ResourceId, epoch: int, dat
         "exportname-strict=true",
         "exportname-list=explicit",
         f"exportname={export_name(volume, epoch)}",
-        timeout_s=30.0,
     )
 
 
-async def end_replica_server(server: ReplicaServer) -> None:
+async def end_replica_server(servers: Sockets, server: Socket) -> None:
     """End a server: what it had acknowledged is in the file, and synced where it was asked."""
-    await end(server.daemon)
-    server.socket.unlink(missing_ok=True)
-
-
-def forget_dead_sockets(folder: Path, volume: ResourceId) -> None:
-    """Remove the sockets of a volume's servers that died."""
-    alive = {server.socket for server in replica_servers(folder)}
-    for path in folder.glob(f"{volume}.e*.sock"):
-        if path not in alive:
-            path.unlink(missing_ok=True)
+    if server.daemon is not None:
+        await end(server.daemon)
+    servers.forget(server)

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,6 +101,26 @@ def _argv(pid: int) -> tuple[str, ...]:
     except (FileNotFoundError, ProcessLookupError):
         return ()
     return tuple(part.decode(errors="replace") for part in raw.split(b"\0")[:-1])
+
+
+def daemon_of(pid: int) -> Daemon | None:
+    """The process of that pid; None: there is none."""
+    argv = _argv(pid)
+    return Daemon(pid, argv) if argv else None
+
+
+def started_at(daemon: Daemon) -> int:
+    """When it was started, in clock ticks since the machine was; what is gone: never."""
+    try:
+        stat = (PROC / str(daemon.pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return sys.maxsize
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def lives(daemon: Daemon) -> bool:
+    """Whether that very daemon still runs."""
+    return _argv(daemon.pid) == daemon.argv
 
 
 async def end(daemon: Daemon, *, signals: bool = True, grace_s: float = TERM_GRACE_S) -> None:

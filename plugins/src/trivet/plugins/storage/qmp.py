@@ -1,4 +1,4 @@
-"""QMP: asking a QEMU process, a question a connection.
+"""QMP: asking a QEMU process, a few questions a connection.
 
 Connecting anew each time keeps no state that could go stale; a monitor that does not answer in
 time is reported as such, and its process is another one's business.
@@ -19,13 +19,20 @@ LINE_LIMIT = 4 * 1024 * 1024
 
 async def ask(socket: Path, command: str, **arguments: Any) -> Any:
     """What `command` returns. Raises `Fatal` for an error, silence or no listener."""
+    (answer,) = await ask_all(socket, (command, arguments))
+    return answer
+
+
+async def ask_all(socket: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
+    """What these commands return, over one connection. Raises as `ask` does."""
+    command = questions[0][0]
     try:
         async with asyncio.timeout(QMP_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(str(socket), limit=LINE_LIMIT)
             try:
                 await reader.readline()
                 await _execute(reader, writer, "qmp_capabilities", {})
-                return await _execute(reader, writer, command, arguments)
+                return [await _execute(reader, writer, c, a) for c, a in questions]
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError) as error:

@@ -13,9 +13,11 @@ from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 from trivet.storage.controllers.pools import PoolController
 from trivet.storage.controllers.volumes import VolumeController
+from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.pools import PoolAgent
+from trivet.storage.node.serving import Serving
 from trivet.storage.node.volume_effects import VolumeEffects
 from trivet.storage.node.volumes import VolumeAgent
 from trivet.storage.parts import Parts
@@ -32,12 +34,19 @@ async def bootstrap(service: Service) -> None:
     service.on_close(inspector.close)
     ledgers = Ledgers(runtime.store)
     pool_agent = PoolAgent(service, pools, disks, engine)
-    effects = VolumeEffects(runtime, volumes, pools, engine)
+    serving = Serving(volumes, engine)
+    effects = VolumeEffects(runtime, volumes, pools, engine, serving)
     volume_agent = VolumeAgent(service, volumes, engine, effects, pool_agent)
     service.agent("pools", pool_agent.run)
     service.agent("volumes", volume_agent.run)
     service.agent("disks", DiskAgent(service, disks, inspector).run)
     service.controller("volumes", VolumeController(service, volumes, pools, ledgers).run)
-    service.controller("pools", PoolController(service, pools, volumes, ledgers).run)
+    disk_claims = DiskClaims(runtime.store, pools)
+    pool_controller = PoolController(service, pools, volumes, ledgers, disk_claims)
+    service.controller("pools", pool_controller.run)
+    age_s = runtime.settings.storage.claim_age_s
+    sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
+    service.controller("disk claims", sweep.run)
     await keep_alarms(service, ALARM, RULES)
-    wire_endpoints(service, Parts(runtime, volumes, pools, disks, ledgers, engine))
+    parts = Parts(runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims)
+    wire_endpoints(service, parts)

@@ -10,7 +10,9 @@ from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
+from trivet.storage.disk_claims import DiskClaims
 from trivet.storage.ledgers import Ledgers
+from trivet.storage.node.serving import Serving
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,5 @@ class Parts:
     disks: Collection[Disk]
     ledgers: Ledgers
     engine: VolumeEngine
+    serving: Serving
+    disk_claims: DiskClaims

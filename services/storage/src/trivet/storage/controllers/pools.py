@@ -12,6 +12,7 @@ from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
+from trivet.storage.disk_claims import DiskClaims
 from trivet.storage.domain import pools as domain
 from trivet.storage.domain.space import Ledger
 from trivet.storage.ledgers import Ledgers
@@ -28,10 +29,12 @@ class PoolController:
         pools: Collection[Pool],
         volumes: Collection[Volume],
         ledgers: Ledgers,
+        disk_claims: DiskClaims,
     ) -> None:
         self._pools = pools
         self._volumes = volumes
         self._ledgers = ledgers
+        self._disk_claims = disk_claims
         self._reconciler = Reconciler(
             "pool controller",
             self._reconcile,
@@ -51,6 +54,7 @@ class PoolController:
             return None
         if pool.meta.deleting_at is not None and not pool.status.usage:
             await self._pools.remove(pool)
+            await self._disk_claims.release(pool.meta.id)
             return None
         claimed = 0
         for member in pool.spec.members:

@@ -19,7 +19,7 @@ from trivet.runtime.service import Service
 from trivet.storage.domain import volume_plan as do
 from trivet.storage.domain.placement import Unplaceable, Wanted, place
 from trivet.storage.domain.space import SpaceClaim
-from trivet.storage.domain.volume_status import in_sync, placed, unplaced
+from trivet.storage.domain.volume_status import growth, in_sync, placed, unplaced
 from trivet.storage.ledgers import Ledgers
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,15 @@ class VolumeController:
         if volume is None:
             return None
         again: float | None = None
-        for action in do.plan_in_cluster(volume, self._runtime.clock.now()):
+        copied = volume.meta.deleting_at is not None and do.copied_from(
+            volume, self._volumes.list(volume.meta.project)
+        )
+        for action in do.plan_in_cluster(volume, self._runtime.clock.now(), copied):
             match action:
                 case do.Place():
                     again = await self._place(volume)
+                case do.ClaimGrowth():
+                    again = await self._claim_growth(volume)
                 case do.AssignTo(nodes):
                     await self._assign(volume, nodes)
                 case do.LeaveBehind(nodes):
@@ -113,10 +118,27 @@ class VolumeController:
             fresh = current.meta.id == volume.meta.id and not current.status.replicas
             if not fresh or current.meta.deleting_at is not None:
                 return current
-            return placed(current, where, found.reason, now)
+            return placed(current, where, claim.size_bytes, found.reason, now)
 
         await self._volumes.mutate(self._volumes.key_of(volume), record)
         return None
+
+    async def _claim_growth(self, volume: Volume) -> float | None:
+        """Promise what the volume has grown to, wherever it lies; then its nodes may grow it."""
+        pool, size, why = self._pools.get(volume.status.pool or ""), volume.spec.size_bytes, None
+        if pool is None:
+            return AGAIN_S
+        claim = SpaceClaim(key=self._volumes.key_of(volume), size_bytes=size, thin=volume.spec.thin)
+        for replica in volume.status.replicas:
+            why = why or await self._ledgers.claim(pool, replica.node, volume.meta.id, claim)
+        now, key = self._runtime.clock.now(), self._volumes.key_of(volume)
+
+        def record(current: Volume) -> Volume:
+            same = current.meta.id == volume.meta.id
+            return growth(current, size, why or "", now) if same else current
+
+        await self._volumes.mutate(key, record)
+        return AGAIN_S if why else None
 
     def _source(self, volume: Volume) -> Volume | None:
         return self._volumes.by_id(volume.status.source) if volume.status.source else None

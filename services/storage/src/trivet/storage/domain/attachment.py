@@ -1,8 +1,9 @@
 """Who may hold a volume, and when a new epoch begins.
 
-One holder at a time. The same holder on the same node gets the same answer as long as its graph
-is healthy; anything else (a broken graph, another node, an attachment that is ending) begins a
-new epoch, whose servers shut the former one out. An epoch is given out by compare-and-swap
+One holder at a time. The same holder on the same node keeps its epoch: a graph that broke is made
+again behind the same socket, for a guest that was paused by the failure can only go on there.
+Anything else (another node, an attachment that is ending) begins a new epoch, whose servers shut
+the former one out. An epoch is given out by compare-and-swap
 before anything is served under it, and never twice.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from trivet.contracts.errors import DELETING, Refused, Retry
 from trivet.contracts.storage.codes import ATTACHED, NOT_READY
+from trivet.contracts.storage.engine import AttachedVolume
 from trivet.contracts.storage.volume import Attachment, Volume
 from trivet.storage.domain.volume_status import in_sync, with_attachment
 
@@ -33,8 +35,10 @@ def attach(volume: Volume, holder: str, node: str, broken_epoch: int | None) -> 
         raise Retry(
             NOT_READY, f"volume {name} has no replica that is in sync", retry_after_s=SOON_S
         )
-    if held is not None and held.node == node and not held.detaching and held.epoch != broken_epoch:
-        return volume
+    if held is not None and held.node == node and not held.detaching:
+        if held.epoch != broken_epoch:
+            return volume
+        return with_attachment(volume, held.model_copy(update={"socket": None}))
     epoch = volume.status.epoch + 1
     made = Attachment(holder=holder, node=node, epoch=epoch)
     return with_attachment(volume.with_status(epoch=epoch), made)
@@ -48,12 +52,13 @@ def detach(volume: Volume, holder: str) -> Volume:
     return with_attachment(volume, held.model_copy(update={"detaching": True}))
 
 
-def attached(volume: Volume, epoch: int, socket: str, export: str) -> Volume:
+def attached(volume: Volume, there: AttachedVolume) -> Volume:
     """The volume with the attachment of that epoch made; unchanged if a newer one began."""
     held = volume.status.attachment
-    if held is None or held.epoch != epoch or held.detaching:
+    if held is None or held.epoch != there.epoch or held.detaching:
         return volume
-    return with_attachment(volume, held.model_copy(update={"socket": socket, "export": export}))
+    seen = {"socket": there.socket, "export": there.export, "size_bytes": there.size_bytes}
+    return with_attachment(volume, held.model_copy(update=seen))
 
 
 def detached(volume: Volume, node: str) -> Volume:

@@ -3,21 +3,26 @@
 The rules are a ladder from what frees to what takes: graphs that may not be here any more are
 ended before servers, servers before replicas; then replicas are made and grown; then the graph
 that should be here is. A graph that vanished after its holder was told of it (a reboot) is not
-made again until the holder asks: it may have moved on. A replica is removed only for a volume
+made again until the holder asks: it may have moved on; one that broke is made again in its
+own epoch, and so is one whose volume grew. A replica is removed only for a volume
 that is being deleted, that nobody holds and from which nobody is still being copied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
-from trivet.contracts.storage.volume import Replica, ReplicaState, Volume
+from trivet.contracts.storage.volume import Qos, Replica, ReplicaState, Volume
 from trivet.storage.domain.volume_status import replica_on
 
 DELETE_GRACE = timedelta(seconds=60)
 """How long a deletion waits for nodes that don't answer."""
+
+COPIED_LOOK_S = 1.0
+"""How often it is looked whether what is made from a volume that is deleted is made by now."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,13 @@ class MakeGraph:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Bound the graph."""
+
+    qos: Qos
+
+
+@dataclass(frozen=True)
 class Release:
     """This node has nothing to do with the volume any more."""
 
@@ -90,6 +102,7 @@ Action = (
     | GrowReplica
     | NoteReplica
     | MakeGraph
+    | Limit
     | Release
 )
 
@@ -114,10 +127,23 @@ def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
         return (*actions, *_removal(volume, replica, seen))
     if replica is not None:
         actions.extend(_keeping(volume, replica, seen.record))
-    held = volume.status.attachment
-    if held and held.node == node and not held.detaching and held.socket is None:
-        actions.append(MakeGraph(held.epoch))
+    actions.extend(_attaching(volume, node, seen.attached))
     return tuple(actions)
+
+
+def _attaching(volume: Volume, node: str, there: AttachedVolume | None) -> tuple[Action, ...]:
+    held = volume.status.attachment
+    if held is None or held.node != node or held.detaching:
+        return ()
+    if held.socket is None:
+        return (MakeGraph(held.epoch),)
+    if there is None or there.epoch != held.epoch:
+        return ()
+    if not there.healthy or there.size_bytes != volume.status.size_bytes:
+        return (MakeGraph(held.epoch),)
+    if there.size_bytes != held.size_bytes:
+        return (MakeGraph(held.epoch),)
+    return (Limit(volume.spec.qos),) if there.qos != volume.spec.qos else ()
 
 
 def _held_here(volume: Volume, node: str) -> bool:
@@ -155,7 +181,7 @@ def _keeping(volume: Volume, replica: Replica, record: ReplicaRecord | None) -> 
         return (NoteLost(),)
     if record is None or replica.state is ReplicaState.LOST:
         return ()
-    if record.size_bytes < volume.spec.size_bytes:
+    if record.size_bytes < volume.status.claimed_bytes:
         return (GrowReplica(),)
     if record.size_bytes != replica.size_bytes:
         return (NoteReplica(),)
@@ -165,6 +191,11 @@ def _keeping(volume: Volume, replica: Replica, record: ReplicaRecord | None) -> 
 @dataclass(frozen=True)
 class Place:
     """Choose nodes, claim their space, record them."""
+
+
+@dataclass(frozen=True)
+class ClaimGrowth:
+    """Claim the space that the volume asks for now, and record that."""
 
 
 @dataclass(frozen=True)
@@ -193,27 +224,34 @@ class LookAgain:
     after_s: float
 
 
-ClusterAction = Place | AssignTo | LeaveBehind | Forget | LookAgain
+ClusterAction = Place | ClaimGrowth | AssignTo | LeaveBehind | Forget | LookAgain
 
 
-def plan_in_cluster(volume: Volume, now: datetime) -> tuple[ClusterAction, ...]:
-    """What the controller does now for a volume, in order."""
+def plan_in_cluster(
+    volume: Volume, now: datetime, copied: bool = False
+) -> tuple[ClusterAction, ...]:
+    """What the controller does now for a volume, in order; `copied`: another one is still
+    made from it, which it must outlast however long that takes."""
     nodes = tuple(dict.fromkeys(r.node for r in volume.status.replicas))
     held = volume.status.attachment
     concerned = tuple(dict.fromkeys((*nodes, *((held.node,) if held else ()))))
     if volume.meta.deleting_at is None:
-        return (AssignTo(concerned),) if nodes else (Place(),)
+        if not nodes:
+            return (Place(),)
+        more = volume.status.claimed_bytes < volume.spec.size_bytes
+        return (*((ClaimGrowth(),) if more else ()), AssignTo(concerned))
     if held is not None:
         return (AssignTo(concerned),)
     if not nodes:
         return (Forget(),)
     left = volume.meta.deleting_at + DELETE_GRACE - now
-    if left > timedelta(0):
-        return (AssignTo(concerned), LookAgain(left.total_seconds()))
+    if left > timedelta(0) or copied:
+        after_s = max(left.total_seconds(), COPIED_LOOK_S)
+        return (AssignTo(concerned), LookAgain(after_s))
     return (LeaveBehind(nodes), Forget())
 
 
-def copied_from(source: Volume, volumes: tuple[Volume, ...]) -> bool:
+def copied_from(source: Volume, volumes: Iterable[Volume]) -> bool:
     """Whether some volume is still to be made from `source`: until then it must stay."""
     for volume in volumes:
         if volume.spec.source is None or volume.meta.deleting_at is not None:

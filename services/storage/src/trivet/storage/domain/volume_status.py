@@ -49,14 +49,22 @@ def settled(volume: Volume) -> Volume:
     return volume.with_status(phase=phase, size_bytes=size, observed_generation=observed)
 
 
-def placed(volume: Volume, nodes: dict[str, str], reason: str, now: datetime) -> Volume:
-    """The volume with replicas to be made on these nodes (node -> what they lie on)."""
+def placed(
+    volume: Volume, nodes: dict[str, str], claimed_bytes: int, reason: str, now: datetime
+) -> Volume:
+    """The volume with replicas to be made on these nodes (node -> what they lie on), each of
+    which has that much promised."""
     replicas = tuple(
         Replica(node=node, disk=disk, state=ReplicaState.CREATING) for node, disk in nodes.items()
     )
     condition = Condition(type="Placed", status="true", reason="Placed", message=reason)
     status = volume.status.with_condition(condition, now)
-    changes = {"replicas": replicas, "pool": volume.spec.pool, "phase": Phase.PENDING}
+    changes = {
+        "replicas": replicas,
+        "pool": volume.spec.pool,
+        "phase": Phase.PENDING,
+        "claimed_bytes": claimed_bytes,
+    }
     return volume.model_copy(update={"status": status}).with_status(**changes)
 
 
@@ -64,6 +72,20 @@ def unplaced(volume: Volume, code: str, reason: str, now: datetime) -> Volume:
     """The volume saying why it has no place; it is tried again."""
     condition = Condition(type="Placed", status="false", reason=code, message=reason)
     return volume.model_copy(update={"status": volume.status.with_condition(condition, now)})
+
+
+def growth(volume: Volume, claimed_bytes: int, refused: str, now: datetime) -> Volume:
+    """The volume with its growth promised, or (`refused`) saying why it is not yet."""
+    condition = Condition(
+        type="Grown",
+        status="false" if refused else "true",
+        reason="NoSpace" if refused else "Promised",
+        message=refused,
+    )
+    told = volume.model_copy(update={"status": volume.status.with_condition(condition, now)})
+    # Only what is asked for still is a promise that counts.
+    asked = volume.spec.size_bytes == claimed_bytes
+    return told if refused or not asked else told.with_status(claimed_bytes=claimed_bytes)
 
 
 def with_attachment(volume: Volume, attachment: Attachment | None) -> Volume:

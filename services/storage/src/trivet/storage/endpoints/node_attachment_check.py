@@ -16,8 +16,7 @@ def wire(service: Service, parts: Parts) -> None:
     """Answer `attachment.check`."""
 
     async def check(request: CheckRequest, call: Call) -> CheckResponse:
-        graphs = await parts.engine.attached()
-        found = next((a for a in graphs if a.volume == request.volume), None)
-        return CheckResponse(attached=found)
+        found = await parts.engine.attached(request.volume)
+        return CheckResponse(attached=found[0] if found else None)
 
     service.handle(ENDPOINT, check)

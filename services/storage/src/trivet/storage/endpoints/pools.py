@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trivet.contracts.errors import IN_USE, INVALID, REFERENCE, FieldError, Refused
+from trivet.contracts.errors import IN_USE, INVALID, NAME_TAKEN, REFERENCE, FieldError, Refused
 from trivet.contracts.storage.disk import DiskRole
 from trivet.contracts.storage.endpoints.pools import CRUD
 from trivet.contracts.storage.pool import Pool, PoolMember
@@ -24,6 +24,10 @@ def wire(service: Service, parts: Parts) -> None:
             raise Refused(INVALID, "spec.members: the same node twice")
         for number, member in enumerate(after.spec.members):
             _check_member(parts, number, member)
+        if parts.pools.get(after.meta.name) is not None:
+            # Before anything is claimed for it.
+            raise Refused(NAME_TAKEN, f"there is a pool {after.meta.name} already")
+        await parts.disk_claims.claim(after)
         return after
 
     async def may_delete(pool: Pool) -> None:

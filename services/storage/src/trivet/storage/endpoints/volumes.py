@@ -34,7 +34,7 @@ def wire(service: Service, parts: Parts) -> None:
             )
             raise Refused(SHRINK, f"volume {after.meta.name} can't shrink", errors=(wrong,))
         if after.spec.size_gib > before.spec.size_gib:
-            await _claim_growth(parts, after)
+            await _check_growth(parts, after)
         return after
 
     async def may_delete(volume: Volume) -> None:
@@ -123,11 +123,14 @@ def _claim(parts: Parts, volume: Volume) -> SpaceClaim:
     )
 
 
-async def _claim_growth(parts: Parts, volume: Volume) -> None:
+async def _check_growth(parts: Parts, volume: Volume) -> None:
+    """Refuse what can't be promised now; the promise itself is the controller's, so that an
+    edit that is not stored in the end has taken nothing."""
     pool = parts.pools.get(volume.status.pool or "")
     if pool is None:
         return
-    for replica in volume.status.replicas:
-        why = await parts.ledgers.claim(pool, replica.node, volume.meta.id, _claim(parts, volume))
-        if why is not None:
+    nodes = {replica.node for replica in volume.status.replicas}
+    for member in await parts.ledgers.members(pool):
+        why = member.refusal(volume.meta.id, _claim(parts, volume))
+        if member.node in nodes and why is not None:
             raise Refused(NO_SPACE, f"pool {pool.meta.name}: {why}")

@@ -26,6 +26,7 @@ from trivet.runtime.service import Runtime
 from trivet.storage.domain import attachment
 from trivet.storage.domain import volume_plan as do
 from trivet.storage.domain.volume_status import in_sync, with_replica
+from trivet.storage.node.serving import Serving
 
 Change = Callable[[Volume], Volume]
 
@@ -39,11 +40,13 @@ class VolumeEffects:
         volumes: Collection[Volume],
         pools: Collection[Pool],
         engine: VolumeEngine,
+        serving: Serving,
     ) -> None:
         self._runtime = runtime
         self._volumes = volumes
         self._pools = pools
         self._engine = engine
+        self._serving = serving
 
     async def apply(self, volume: Volume, action: do.Action) -> None:
         """Do `action` for `volume`."""
@@ -64,14 +67,15 @@ class VolumeEffects:
             case do.MakeReplica():
                 await self._note(volume, await self._engine.create(self._spec(volume)))
             case do.GrowReplica():
-                size, generation = volume.spec.size_bytes, volume.meta.generation
+                size, generation = volume.status.claimed_bytes, volume.meta.generation
                 await self._note(volume, await self._engine.grow(id_, size, generation))
             case do.NoteReplica():
-                records = await self._engine.replicas()
-                for record in (r for r in records if r.volume == id_):
+                for record in await self._engine.replicas(id_):
                     await self._note(volume, record)
             case do.MakeGraph(epoch):
                 await self._attach(volume, epoch)
+            case do.Limit(qos):
+                await self._engine.limit(id_, qos)
             case do.Release():
                 raise Fatal(INTERNAL, "a release is the agent's own")
 
@@ -83,7 +87,7 @@ class VolumeEffects:
         return ReplicaSpec(
             volume=volume.meta.id,
             pool=pool.meta.id,
-            size_bytes=volume.spec.size_bytes,
+            size_bytes=volume.status.claimed_bytes,
             generation=volume.meta.generation,
             thin=volume.spec.thin,
             source=volume.status.source if source else None,
@@ -115,13 +119,15 @@ class VolumeEffects:
             epoch=epoch,
             size_bytes=volume.status.size_bytes,
             replicas=tuple(served),
+            thin=volume.spec.thin,
+            qos=volume.spec.qos,
         )
         made = await self._engine.attach(spec)
-        await self._write(volume, lambda v: attachment.attached(v, epoch, made.socket, made.export))
+        await self._write(volume, lambda v: attachment.attached(v, made))
 
     async def _serve(self, volume: Volume, epoch: int, node: str) -> ServedReplica:
         if node == self._runtime.node:
-            return await self._engine.serve(volume.meta.id, epoch)
+            return await self._serving.serve(volume.meta.id, epoch)
         request = ServeRequest(volume=volume.meta.id, epoch=epoch)
         return await self._runtime.client.call(SERVE, request, node=node)
 

@@ -73,12 +73,11 @@ class VolumeAgent:
         return [p.id for p in self._assigned.pointers("volume")]
 
     def _wake_key(self, key: str) -> None:
-        for pointer in self._assigned.pointers("volume"):
-            if pointer.key == key:
-                self._reconciler.wake(pointer.id)
+        for id_ in self._assigned.ids("volume", key):
+            self._reconciler.wake(id_)
 
     async def _reconcile(self, id_: str) -> float | None:
-        pointer = next((p for p in self._assigned.pointers("volume") if p.id == id_), None)
+        pointer = self._assigned.pointer("volume", id_)
         if pointer is None:
             return None
         volume = await self._volumes.fresh(pointer.key)
@@ -108,12 +107,14 @@ class VolumeAgent:
 
     async def _look(self, volume: Volume) -> Seen:
         id_ = volume.meta.id
-        records = await self._engine.replicas()
-        graphs = await self._engine.attached()
+        records = await self._engine.replicas(id_)
+        graphs = await self._engine.attached(id_)
+        going = volume.meta.deleting_at is not None
         return Seen(
-            record=next((r for r in records if r.volume == id_), None),
-            attached=next((a for a in graphs if a.volume == id_), None),
-            copied_from=copied_from(volume, tuple(self._volumes.list(volume.meta.project))),
+            record=records[0] if records else None,
+            attached=graphs[0] if graphs else None,
+            # Only a removal asks, so only then are all volumes gone through.
+            copied_from=going and copied_from(volume, self._volumes.list(volume.meta.project)),
         )
 
     async def _clear(self, pointer: Assignment) -> None:
@@ -127,8 +128,8 @@ class VolumeAgent:
         await self._assignments.release(self._runtime.node, "volume", pointer.id)
 
     async def _record(self, id_: ResourceId) -> int | None:
-        records = await self._engine.replicas()
-        return next((max(r.epoch, r.serving or 0) for r in records if r.volume == id_), None)
+        records = await self._engine.replicas(id_)
+        return max(records[0].epoch, records[0].serving or 0) if records else None
 
     async def _tell(self, key: str, error: TrivetError | None) -> None:
         told = Condition(

@@ -1,0 +1,37 @@
+"""Serving a replica of this node, under the epoch that the store has and no other.
+
+A server in an epoch shuts out all older ones. So whoever asks for one that is over (it woke from
+a long pause, or a message was slow) must not get it, even where this node's own record beside
+the replica has not heard of the newer one yet: the store is asked first.
+"""
+
+from __future__ import annotations
+
+from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.codes import NOT_READY
+from trivet.contracts.storage.engine import ServedReplica, VolumeEngine
+from trivet.contracts.storage.volume import Volume
+from trivet.runtime.collection import Collection
+
+
+class Serving:
+    """Starts the servers of this node's replicas."""
+
+    def __init__(self, volumes: Collection[Volume], engine: VolumeEngine) -> None:
+        self._volumes = volumes
+        self._engine = engine
+
+    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
+        """Serve a replica in `epoch`. Raises `Refused(CONFLICT)` where the volume is not held
+        in that epoch, by what the store says now."""
+        known = self._volumes.by_id(volume)
+        if known is None:
+            detail = f"volume {volume} is not known here yet"
+            raise Retry(NOT_READY, detail, retry_after_s=0.5)
+        now = await self._volumes.fresh(self._volumes.key_of(known))
+        held = now.status.attachment if now is not None and now.meta.id == volume else None
+        if held is None or held.epoch != epoch or held.detaching:
+            there = f"epoch {held.epoch}" if held else "no epoch"
+            raise Refused(CONFLICT, f"volume {volume} is held in {there}, not in {epoch}")
+        return await self._engine.serve(volume, epoch)
