@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trivet.contracts.compute.hypervisor import Act, DomainDisk, DomainEvent, DomainSpec
+from trivet.contracts.compute.hypervisor import (
+    Act,
+    DomainDisk,
+    DomainEvent,
+    DomainNic,
+    DomainSpec,
+)
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import Fatal, Retry
@@ -24,6 +30,15 @@ class FakeBench:
 
     def spec(self, generation: int = 1) -> DomainSpec:
         return domain("vm-0000000000000001", generation)
+
+    def more(self) -> tuple[DomainDisk, DomainNic]:
+        disk = DomainDisk(name="data", socket="/run/data.sock", export="w.e1", serial="data")
+        return disk, DomainNic(device="tvp9", mac="02:00:00:00:00:09", mtu=1450)
+
+    async def guest_sees(self, id_: ResourceId) -> tuple[set[str], set[str]]:
+        running = self.driver.host.domains[id_].running
+        assert running is not None
+        return {d.serial for d in running.disks}, {n.mac for n in running.nics}
 
     async def lose(self) -> None:
         self.driver.host.away = True

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ class LibvirtBench:
         self._image = image
         self._daemon: subprocess.Popen[bytes] | None = None
         self._disk: subprocess.Popen[bytes] | None = None
+        self._more: subprocess.Popen[bytes] | None = None
+        self.tap = f"tvt{os.getpid() % 10**8}"
 
     def spec(self, generation: int = 1) -> DomainSpec:
         disk = DomainDisk(
@@ -63,6 +66,34 @@ class LibvirtBench:
             memory_mib=128,
             disks=(disk,),
         )
+
+    def more(self) -> tuple[DomainDisk, DomainNic]:
+        socket = self.folder / "data.sock"
+        if self._more is None:
+            self._more = serve(self.folder / "data.raw", socket, "data.e1")
+            ip("tuntap", "add", self.tap, "mode", "tap", "vnet_hdr")
+        disk = DomainDisk(name="data", socket=str(socket), export="data.e1", serial="data")
+        return disk, DomainNic(device=self.tap, mac="52:54:00:00:00:09", mtu=1450)
+
+    async def guest_sees(self, id_: ResourceId) -> tuple[set[str], set[str]]:
+        macs = await self.shell(id_, "cat /sys/class/net/eth*/address")
+        serials = await self.shell(id_, "for d in /sys/block/vd*; do cat $d/serial; echo; done")
+        return set(serials.split()), {m for m in macs.split() if m.count(":") == 5}
+
+    async def shell(self, id_: ResourceId, command: str) -> str:
+        """What a command in the guest's shell says."""
+        reader, writer = await asyncio.open_unix_connection(await self.driver.console_path(id_))
+        try:
+            # The words that are waited for are not in the line that the terminal echoes.
+            writer.write(f"echo be''gin; {command} 2>/dev/null; echo en''d\n".encode())
+            await writer.drain()
+            async with asyncio.timeout(self.patience_s):
+                await reader.readuntil(b"begin\r\n")
+                said = await reader.readuntil(b"end\r\n")
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        return said.removesuffix(b"end\r\n").decode(errors="replace")
 
     async def open(self) -> None:
         if CAPABILITIES.exists():  # else libvirtd looks at QEMU anew for seconds, each time
@@ -106,10 +137,12 @@ class LibvirtBench:
         for state in await self.driver.domains():
             await self.driver.act(state.id, Act.DESTROY)
         await self.driver.close()
-        for process in (self._daemon, self._disk):
+        for process in (self._daemon, self._disk, self._more):
             if process is not None:
                 process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(process.wait, 30)
+        if self._more is not None:
+            ip("link", "del", self.tap)
         if not CAPABILITIES.exists():
             shutil.copytree(self.folder / "libvirt/cache", CAPABILITIES)
 
@@ -127,11 +160,19 @@ class LibvirtBench:
     def _serve_disk(self) -> None:
         disk = self.folder / "disk.raw"
         subprocess.run(["cp", "--sparse=always", self._image, disk], check=True)
-        os.truncate(disk, 256 * 1024 * 1024)
-        socket = self.folder / "disk.sock"
-        self._disk = subprocess.Popen(
-            ["qemu-nbd", "-t", "-f", "raw", "-x", "root.e1", "-k", socket, "--discard=unmap", disk]
-        )
+        self._disk = serve(disk, self.folder / "disk.sock", "root.e1")
+
+
+def serve(disk: Path, socket: Path, export: str) -> subprocess.Popen[bytes]:
+    """A disk of 256 MiB, made or made larger, as NBD."""
+    with disk.open("ab") as file:
+        file.truncate(256 * 1024 * 1024)
+    options = ["-t", "-f", "raw", "-x", export, "-k", socket, "--discard=unmap"]
+    server = subprocess.Popen(["qemu-nbd", *options, disk])
+    while not socket.exists():
+        assert server.poll() is None
+        time.sleep(0.01)
+    return server
 
 
 @pytest.fixture(scope="module")

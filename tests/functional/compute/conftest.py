@@ -28,6 +28,7 @@ from trivet.contracts.endpoint import (
     CreateRequest,
     Crud,
     DeleteRequest,
+    EditRequest,
     GetRequest,
     ListRequest,
     NewMeta,
@@ -98,6 +99,12 @@ class Neighbour:
         self.created.append(request.meta.name)
         self.things[request.meta.name] = self.make(request)
         return self.things[request.meta.name]
+
+    async def edit(self, request: EditRequest, call: object) -> Any:
+        found = self.find(request.name)
+        spec = type(found.spec).model_validate({**dict(found.spec), **request.spec})
+        self.things[request.name] = found.with_spec(spec)
+        return self.things[request.name]
 
     async def delete(self, request: DeleteRequest, call: object) -> Any:
         found = self.find(request.name)
@@ -234,6 +241,10 @@ class World:
     async def node(self, name: str = "n1") -> Node:
         node: Node = await self.harness.call(NODES.get, GetRequest(name=name))
         return node
+
+    async def edit(self, name: str = "web", **spec: Any) -> Vm:
+        vm: Vm = await self.harness.call(VMS.edit, EditRequest(project="p", name=name, spec=spec))
+        return vm
 
     async def import_image(self, name: str = "tiny", **spec: Any) -> Image:
         source = ImageSourceSpec(file="tiny.qcow2")

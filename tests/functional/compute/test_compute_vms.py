@@ -167,7 +167,7 @@ async def test_unknown_references_are_refused(world: Any) -> None:
 async def test_what_can_not_change_is_refused(world: Any) -> None:
     await world.create(power="stopped")
     await world.until(stopped)
-    for patch in ({"disks": []}, {"nics": []}, {"image": "x", "disks": [{"size_gib": 1}]}):
+    for patch in ({"firmware": "uefi"}, {"image": "x"}):
         with pytest.raises(Refused) as refused:
             await world.harness.call(VMS.edit, EditRequest(project="p", name="web", spec=patch))
         assert refused.value.code is IMMUTABLE
@@ -183,18 +183,20 @@ async def test_new_hardware_takes_effect_at_the_next_start(world: Any) -> None:
     vm = await world.until(running)
     patch = {"vcpus": 2, "memory_mib": 256}
     await world.harness.call(VMS.edit, EditRequest(project="p", name="web", spec=patch))
-    vm = await world.until(
-        lambda v: (c := v.status.condition("RestartNeeded")) is not None and c.status == "true"
+    vm = await world.until(lambda v: v.status.condition("HardwareCurrent").status == "false")
+    told = vm.status.condition("HardwareCurrent")
+    assert told.reason == "NextStart"
+    assert told.message == (
+        "at its next start: runs with 1 vcpus, 128 MiB; 2 vcpus, 256 MiB are asked for"
     )
-    told = vm.status.condition("RestartNeeded").message
-    assert told == "runs with 1 vcpus, 128 MiB; 2 vcpus, 256 MiB take effect at its next start"
+    assert vm.settled()
     assert world.host().domains[vm.meta.id].running.memory_mib == 128
     await world.harness.call(STOP, StopRequest(project="p", name="web"))
     await world.until(stopped)
     await world.harness.call(START, REF)
     vm = await world.until(running)
     assert world.host().domains[vm.meta.id].running.memory_mib == 256
-    assert vm.status.condition("RestartNeeded").status == "false"
+    assert vm.status.condition("HardwareCurrent").status == "true"
     assert (await world.node()).status.used_memory_mib == 256
 
 

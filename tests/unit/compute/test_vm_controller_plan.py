@@ -21,6 +21,8 @@ from trivet.contracts.compute.vm import (
     NicRequest,
     Power,
     Vm,
+    VmDisk,
+    VmNic,
     VmSpec,
     VmStatus,
     WantedPower,
@@ -53,6 +55,14 @@ def make_vm(
         spec=VmSpec(image=image, disks=disks, nics=(NicRequest(network="lan"),)),
         status=VmStatus(node=node),
     )
+
+
+def has_all(vm: Vm, *, gone: str = "", size_gib: int = 1) -> Vm:
+    """`vm` with its parts in its status; `gone` is a disk beside them, that its node let go of."""
+    root = VmDisk(name="root", volume="web-root", size_gib=size_gib)
+    left = (VmDisk(name=gone, volume=f"web-{gone}", released=True),) if gone else ()
+    card = VmNic(port="web-0", network="lan", name="0", security_groups=("default",))
+    return vm.with_status(disks=(root, *left), nics=(card,))
 
 
 def make_node(phase: Phase = Phase.READY, *, deleting: bool = False, promised: bool = True) -> Node:
@@ -108,8 +118,16 @@ VM_TABLE: list[tuple[str, Vm, vm_plan.World]] = [
     ("place", make_vm(node=None), World()),
     ("place", make_vm(node=None, image="tiny"), World(image=make_image(Phase.READY))),
     ("promise", make_vm(), World(node=make_node(promised=False))),
-    ("assigned", make_vm(held=True), World(node=HERE)),
-    ("assigned", make_vm(held=True, image="tiny"), World(node=HERE)),
+    ("assigned", has_all(make_vm(held=True)), World(node=HERE)),
+    ("assigned", has_all(make_vm(held=True, image="tiny")), World(node=HERE)),
+    ("make-more", make_vm(held=True), World(node=HERE)),
+    ("make-more", has_all(make_vm(held=True), size_gib=2), World(node=HERE)),
+    ("more-refused", make_vm(held=True), World(node=HERE, parts=BAD)),
+    ("more-wait", make_vm(held=True), World(node=HERE, parts=SLOW)),
+    ("remove-some", has_all(make_vm(held=True), gone="old"), World(node=HERE)),
+    ("remove-some", has_all(make_vm(), gone="old"), World(node=HERE)),
+    ("remove-wait", has_all(make_vm(held=True), gone="old"), World(node=HERE, removal="later")),
+    ("make-more", make_vm(held=True), World(node=HERE, removal="later")),
     ("make-parts", make_vm(), World(node=HERE)),
     ("parts-refused", make_vm(), World(node=HERE, parts=BAD + SLOW)),
     ("parts-wait", make_vm(), World(node=HERE, parts=OK + SLOW)),

@@ -29,7 +29,8 @@ class DomainDisk(Model):
 
 
 class DomainNic(Model):
-    """A card on a tap device that the network service has made; never made here."""
+    """A card on a tap device that the network service has made; never made here. It is known
+    by its MAC."""
 
     device: str
     mac: str
@@ -55,7 +56,8 @@ class DomainSpec(Model):
 class DomainState(Model):
     """A domain as it is. `generation` and `epoch` are what was recorded with it; `reason` is
     why it has that power (`booted`, `shutdown`, `destroyed`, `crashed`, `io_error`, `user`,
-    `unknown`); `ready` once the serial console has shown the guest's READY or a login."""
+    `unknown`); `ready` once the serial console has shown the guest's READY or a login. `disks`
+    (by name) and `nics` (by MAC) are those that the running guest has now."""
 
     id: ResourceId
     name: str
@@ -66,6 +68,8 @@ class DomainState(Model):
     memory_mib: int = 0
     vcpus: int = 0
     ready: bool = False
+    disks: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
 
 
 class Act(StrEnum):
@@ -80,8 +84,8 @@ class Act(StrEnum):
 
 
 class DomainEvent(Model):
-    """Something changed with that domain; `power` and `reason` as in `DomainState`. Only a
-    hint to look: events may be lost."""
+    """Something changed with that domain; `power` and `reason` as in `DomainState`, or `hardware`
+    where a device came or went. Only a hint to look: events may be lost."""
 
     id: ResourceId
     power: Power

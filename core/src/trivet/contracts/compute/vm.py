@@ -35,7 +35,9 @@ class WantedPower(StrEnum):
 
 
 class DiskRequest(Model):
-    """A disk of a VM: made with it and deleted with it. The first one gets the image."""
+    """A disk of a VM: its volume is made for it, and deleted when the disk or the VM goes. The
+    first one gets the image, and stays. A disk can be added, taken away and grown while the VM
+    runs."""
 
     name: Name = "root"
     size_gib: int = Field(ge=1, le=65536)
@@ -46,9 +48,11 @@ class DiskRequest(Model):
 
 class NicRequest(Model):
     """A network card: on which network, with which address (else one is chosen), behind
-    which security groups."""
+    which security groups. `name` tells a VM's cards apart; left out, one is given: `0`, `1`, ...
+    A card can be added and taken away while the VM runs."""
 
     network: Name
+    name: Name | None = None
     address: str | None = Field(default=None, max_length=45)
     security_groups: tuple[Name, ...] = ("default",)
 
@@ -104,27 +108,40 @@ class VmSpec(Model):
         names = [d.name for d in self.disks]
         if len(set(names)) != len(names):
             raise ValueError("two disks have the same name")
+        cards = [n.name for n in self.nics if n.name is not None]
+        if len(set(cards)) != len(cards):
+            raise ValueError("two nics have the same name")
         if self.cpu.pin and len(self.cpu.pin) != self.vcpus:
             raise ValueError("cpu.pin names one processor for each vcpu")
         return self
 
 
 class VmDisk(Model):
-    """A disk as it is: the volume behind it, and whether it is attached."""
+    """A disk as it is: the volume behind it, and whether the guest has it. `size_gib` is what
+    its volume was asked to have, `guest_gib` what the guest was shown (0: not known). One that
+    the spec asks for no more is `released` once its node has let go of it: its volume goes."""
 
     name: str
     volume: str
     attached: bool = False
     epoch: int = 0
+    size_gib: int = 0
+    guest_gib: int = 0
+    released: bool = False
 
 
 class VmNic(Model):
-    """A network card as it is: the port behind it."""
+    """A network card as it is: the port behind it, and whether the guest has it; `released` as
+    for a disk. A record of before cards had names has none."""
 
     port: str
     network: str
+    name: str = ""
     mac: str | None = None
     addresses: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] | None = None
+    plugged: bool = False
+    released: bool = False
 
 
 class VmStatus(Status):
@@ -132,7 +149,8 @@ class VmStatus(Status):
 
     `stop_by` is set while Trivet wants the guest off (a stop, a drain): then its power is cut
     (UTC). A guest that goes off without it did so by itself. `runs_with` is the hardware of the
-    present run.
+    present run, which began at `started_at`. `crashes` counts runs that ended soon after their
+    start and that nobody had asked to end; the next one begins at `restart_at`, or later.
     """
 
     power: Power = Power.STOPPED
@@ -146,6 +164,15 @@ class VmStatus(Status):
     placement: str = ""
     stop_by: datetime | None = None
     runs_with: Hardware | None = None
+    started_at: datetime | None = None
+    crashes: int = 0
+    restart_at: datetime | None = None
+
+
+HARDWARE = "HardwareCurrent"
+APPLYING, NEXT_START = "Applying", "NextStart"
+"""The condition that says whether the running guest has the hardware that the spec asks for:
+`Applying` while Trivet brings it in line, `NextStart` where that needs a stop and a start."""
 
 
 class Vm(Resource[VmSpec, VmStatus]):
@@ -154,8 +181,12 @@ class Vm(Resource[VmSpec, VmStatus]):
     kind: str = "Vm"
 
     def settled(self) -> bool:
-        """Settled also means: the power that was asked for is the power that is seen."""
+        """Settled also means: the power that was asked for is the power that is seen, and the
+        hardware that can change while the guest runs has changed."""
         failed = self.status.phase == "failed"
+        hardware = self.status.condition(HARDWARE)
+        if hardware is not None and hardware.reason == APPLYING:
+            return False
         return super().settled() and (failed or self.status.power.value == self.spec.power.value)
 
 
@@ -168,6 +199,8 @@ VM_EVENTS = {
 VM_RESUMED = EventType("compute", "vm", "resumed")
 VM_PLACED = EventType("compute", "vm", "placed")
 VM_BOOTED = EventType("compute", "vm", "booted")
+VM_DIED = EventType("compute", "vm", "died")
+"""Its run ended, and neither its owner nor Trivet nor the guest itself had asked for that."""
 
 
 def _vm_events(before: Vm | None, after: Vm | None) -> tuple[EventType, ...]:
@@ -181,6 +214,8 @@ def _vm_events(before: Vm | None, after: Vm | None) -> tuple[EventType, ...]:
         events.append(VM_RESUMED)
     elif was is not now:
         events.append(VM_EVENTS[now])
+    if after.status.restart_at and after.status.restart_at != before.status.restart_at:
+        events.append(VM_DIED)
     if after.status.guest_ready and not before.status.guest_ready:
         events.append(VM_BOOTED)
     return tuple(events)
@@ -194,7 +229,7 @@ VM = Kind(
     Scope.PROJECT,
     "A virtual machine",
     extra_events=_vm_events,
-    extra_event_types=(*VM_EVENTS.values(), VM_RESUMED, VM_PLACED, VM_BOOTED),
+    extra_event_types=(*VM_EVENTS.values(), VM_RESUMED, VM_PLACED, VM_BOOTED, VM_DIED),
 )
 
 VmId = ResourceId

@@ -16,7 +16,9 @@ from typing import ClassVar
 
 from trivet.contracts.compute.hypervisor import (
     Act,
+    DomainDisk,
     DomainEvent,
+    DomainNic,
     DomainSpec,
     DomainState,
     Hypervisor,
@@ -42,7 +44,8 @@ from trivet.contracts.model import GIB, MIB, Model, ResourceId
 
 class FakeHypervisorConfig(Model):
     """`boot_s` until a guest is ready; `deaf_guests` ignore the power button; `start_fails`
-    makes every start a Retry; `check_devices` demands what a domain uses to be declared."""
+    makes every start a Retry; `check_devices` demands what a domain uses to be declared.
+    `unplug_s` until a guest lets go of a device; `keeps_devices`: it never does."""
 
     cpus: int = 8
     memory_mib: int = 16 * GIB // MIB
@@ -50,6 +53,8 @@ class FakeHypervisorConfig(Model):
     shutdown_s: float = 0.01
     deaf_guests: bool = False
     start_fails: bool = False
+    unplug_s: float = 0.01
+    keeps_devices: bool = False
     check_devices: bool = False
     firmware: tuple[str, ...] = ("bios", "uefi")
 
@@ -242,6 +247,39 @@ class FakeHypervisor:
             raise Refused(CONFLICT, f"{id_} does not run: it has no console")
         return str(self._context.run_dir / f"{id_}.sock")
 
+    async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
+        """Give the running guest a disk or a card."""
+        domain, running = self._running(id_)
+        if isinstance(device, DomainDisk):
+            if device.name not in (d.name for d in running.disks):
+                self._check_devices((device,), ())
+                domain.running = running.model_copy(update={"disks": (*running.disks, device)})
+        elif device.mac not in (n.mac for n in running.nics):
+            self._check_devices((), (device,))
+            domain.running = running.model_copy(update={"nics": (*running.nics, device)})
+        self.host.tell(id_)
+
+    async def unplug(self, id_: ResourceId, device: str) -> None:
+        """Ask the guest to let go of a disk (by name) or a card (by MAC)."""
+        domain, _ = self._running(id_)
+        if not self.config.keeps_devices:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.config.unplug_s, self._let_go, domain, device)
+
+    def _let_go(self, domain: FakeDomain, device: str) -> None:
+        if domain.running is None or not domain.ready:
+            return  # a guest that is off or still boots does not hear it
+        disks = tuple(d for d in domain.running.disks if d.name != device)
+        nics = tuple(n for n in domain.running.nics if n.mac != device)
+        domain.running = domain.running.model_copy(update={"disks": disks, "nics": nics})
+        self.host.tell(domain.defined.id)
+
+    def _running(self, id_: ResourceId) -> tuple[FakeDomain, DomainSpec]:
+        domain = self._find(id_)
+        if domain.running is None:
+            raise Refused(CONFLICT, f"{id_} does not run: nothing can be plugged")
+        return domain, domain.running
+
     def hear(self, event: DomainEvent) -> None:
         """Called by the host; tells the listeners from the event loop, as the real one does."""
         for listener in self._listeners:
@@ -261,19 +299,22 @@ class FakeHypervisor:
         spec = domain.defined
         if self.config.start_fails:
             raise Retry(DRIVER_FAILED, "the hypervisor refuses to start guests")
-        if self.config.check_devices:
-            missing = {disk.socket for disk in spec.disks} - self.host.sockets
-            missing |= {nic.device for nic in spec.nics} - self.host.devices
-            if missing:
-                raise Retry(DRIVER_FAILED, f"not there: {', '.join(sorted(missing))}")
-        for other in self.host.domains.values():
-            shared = {d.export for d in spec.disks} & _exports(other)
-            if shared:
-                raise Fatal(DRIVER_FAILED, f"two guests on the same disk: {sorted(shared)}")
+        self._check_devices(spec.disks, spec.nics)
         domain.running = spec
         domain.console = b""
         domain.power, domain.reason = Power.RUNNING, "booted"
         self._boot(domain)
+
+    def _check_devices(self, disks: tuple[DomainDisk, ...], nics: tuple[DomainNic, ...]) -> None:
+        if self.config.check_devices:
+            missing = {disk.socket for disk in disks} - self.host.sockets
+            missing |= {nic.device for nic in nics} - self.host.devices
+            if missing:
+                raise Retry(DRIVER_FAILED, f"not there: {', '.join(sorted(missing))}")
+        for other in self.host.domains.values():
+            shared = {d.export for d in disks} & _exports(other)
+            if shared:
+                raise Fatal(DRIVER_FAILED, f"two guests on the same disk: {sorted(shared)}")
 
     def _boot(self, domain: FakeDomain) -> None:
         domain.ready = False
@@ -329,6 +370,8 @@ def _state(id_: ResourceId, domain: FakeDomain) -> DomainState:
         memory_mib=spec.memory_mib,
         vcpus=spec.vcpus,
         ready=domain.ready,
+        disks=tuple(d.name for d in domain.running.disks) if domain.running else (),
+        nics=tuple(n.mac for n in domain.running.nics) if domain.running else (),
     )
 
 

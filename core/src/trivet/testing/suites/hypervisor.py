@@ -13,9 +13,12 @@ from typing import Protocol
 
 import pytest
 
+from trivet.contracts.compute.hot_plug import HotPlug
 from trivet.contracts.compute.hypervisor import (
     Act,
+    DomainDisk,
     DomainEvent,
+    DomainNic,
     DomainSpec,
     DomainState,
     Hypervisor,
@@ -40,6 +43,14 @@ class HypervisorBench(Protocol):
 
     def spec(self, generation: int = 1) -> DomainSpec:
         """A domain that can boot; the same id every time."""
+        ...
+
+    def more(self) -> tuple[DomainDisk, DomainNic]:
+        """A disk and a card that can be plugged into it."""
+        ...
+
+    async def guest_sees(self, id_: ResourceId) -> tuple[set[str], set[str]]:
+        """What a running guest finds in itself: disks' serials, cards' MACs."""
         ...
 
     async def lose(self) -> None:
@@ -229,6 +240,55 @@ class HypervisorSuite:
         await bench.driver.act(spec.id, Act.SHUTDOWN)
         await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
         await hear(bench, heard, Power.STOPPED, "shutdown")
+
+    async def test_disks_and_cards_come_and_go(self, bench: HypervisorBench) -> None:
+        """Each act twice; the guest itself is asked, and what it starts with stays as defined."""
+        driver, spec, (disk, nic) = bench.driver, bench.spec(), bench.more()
+        if not isinstance(driver, HotPlug):
+            pytest.skip("this driver does not change running guests")
+        with pytest.raises(Refused) as refused:
+            await driver.plug(NOBODY, disk)
+        assert refused.value.code is NOT_FOUND
+        await driver.define(spec)
+        for plugging in (driver.plug(spec.id, nic), driver.unplug(spec.id, "root")):
+            with pytest.raises(Refused) as refused:
+                await plugging
+            assert refused.value.code is CONFLICT
+        heard: list[DomainEvent] = []
+        driver.listen(heard.append)
+        state = await boot(bench, spec)
+        assert (state.disks, state.nics) == (tuple(d.name for d in spec.disks), ())
+        for _ in range(2):
+            await driver.plug(spec.id, disk)
+            await driver.plug(spec.id, nic)
+        state = await see(bench, spec.id, lambda s: len(s.disks) == len(spec.disks) + 1)
+        assert (set(state.disks), state.nics) == (
+            {disk.name, *(d.name for d in spec.disks)},
+            (nic.mac,),
+        )
+        await _until_guest_sees(bench, spec, {disk.serial}, {nic.mac})
+        heard.clear()
+        for _ in range(2):
+            await driver.unplug(spec.id, disk.name)
+            await driver.unplug(spec.id, nic.mac)
+        state = await see(bench, spec.id, lambda s: not s.nics and disk.name not in s.disks)
+        assert state.disks == tuple(d.name for d in spec.disks)
+        await _until_guest_sees(bench, spec, set(), set())
+        assert heard, "a device that goes is told"
+        await driver.unplug(spec.id, disk.name)
+        await driver.act(spec.id, Act.DESTROY)
+        await see(bench, spec.id, lambda s: s.power is Power.STOPPED and not s.disks)
+
+
+async def _until_guest_sees(
+    bench: HypervisorBench, spec: DomainSpec, serials: set[str], macs: set[str]
+) -> None:
+    wanted = ({d.serial for d in spec.disks} | serials, {n.mac for n in spec.nics} | macs)
+    async with asyncio.timeout(bench.patience_s):
+        while True:
+            if await bench.guest_sees(spec.id) == wanted:
+                return
+            await asyncio.sleep(LOOK_S)
 
 
 async def _is_away(driver: Hypervisor) -> bool:

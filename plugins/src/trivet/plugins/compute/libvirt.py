@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trivet.contracts.compute.hypervisor import (
     Act,
+    DomainDisk,
     DomainEvent,
+    DomainNic,
     DomainSpec,
     DomainState,
     Hypervisor,
@@ -30,7 +32,13 @@ from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import CONFLICT, Refused, TrivetError
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
-from trivet.plugins.compute import accel, inventory, libvirt_domains, libvirt_xml
+from trivet.plugins.compute import (
+    accel,
+    inventory,
+    libvirt_domains,
+    libvirt_live,
+    libvirt_xml,
+)
 from trivet.plugins.compute.console_watch import ConsoleLog
 from trivet.plugins.compute.libvirt_connection import Connection
 from trivet.plugins.compute.libvirt_state import power_after
@@ -170,6 +178,14 @@ class LibvirtHypervisor:
             raise Refused(CONFLICT, f"{id_} does not run: it has no console")
         return str(libvirt_xml.console_socket(self._host, id_))
 
+    async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
+        """Give the running guest a disk or a card."""
+        await self._connection.run(lambda c: libvirt_live.plug(c, id_, device))
+
+    async def unplug(self, id_: ResourceId, device: str) -> None:
+        """Ask the running guest to let go of a disk (by name) or a card (by MAC)."""
+        await self._connection.run(lambda c: libvirt_live.unplug(c, id_, device))
+
     @property
     def _host(self) -> libvirt_xml.HostFacts:
         if self._facts is None:
@@ -193,6 +209,8 @@ class LibvirtHypervisor:
         if name == "reboot":
             self._log_of(id_).restart()
             self._tell(id_, Power.RUNNING, "booted")
+        elif name == "device":
+            self._tell(id_, Power.RUNNING, "hardware")
         elif (told := power_after(event, detail)) is not None:
             self._tell(id_, *told)
 

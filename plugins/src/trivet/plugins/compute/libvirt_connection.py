@@ -44,7 +44,8 @@ KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 4
 
 RawEvent = Callable[[str, str, int, int], None]
-"""Called in the asyncio loop with a domain's UUID, `lifecycle` or `reboot`, event, detail."""
+"""Called in the asyncio loop with a domain's UUID, `lifecycle`, `reboot` or `device` (one came or
+went), event, detail."""
 
 _loop_lock = threading.Lock()
 _loop_thread: threading.Thread | None = None
@@ -182,6 +183,8 @@ class Connection:
         for name, id_ in (
             ("lifecycle", libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE),
             ("reboot", libvirt.VIR_DOMAIN_EVENT_ID_REBOOT),
+            ("device", libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED),
+            ("device", libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED),
         ):
             connection.domainEventRegisterAny(None, id_, self._received, name)
         return connection

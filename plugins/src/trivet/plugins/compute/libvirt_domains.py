@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trivet.contracts.compute.hypervisor import Act, DomainSpec, DomainState
+from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import CONFLICT, IN_USE, NAME_TAKEN, NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute.libvirt_devices import devices_of
 from trivet.plugins.compute.libvirt_state import power_of
 from trivet.plugins.compute.libvirt_xml import NAMESPACE, digest_of, domain_uuid, read_record
 
@@ -150,6 +152,8 @@ def _state(domain: libvirt.virDomain) -> DomainState | None:
         return None  # a copy that somebody made of one of ours, with its metadata
     power, reason = power_of(*domain.state())
     _, memory_kib, _, vcpus, _ = domain.info()
+    active = power in (Power.RUNNING, Power.PAUSED)
+    disks, nics = devices_of(domain.XMLDesc(0), spec) if active else ([], [])
     return DomainState(
         id=spec.id,
         name=spec.name,
@@ -159,6 +163,8 @@ def _state(domain: libvirt.virDomain) -> DomainState | None:
         reason=reason,
         memory_mib=memory_kib // KIB_PER_MIB,
         vcpus=vcpus,
+        disks=tuple(disk.name for disk in disks),
+        nics=tuple(nic.name for nic in nics),
     )
 
 

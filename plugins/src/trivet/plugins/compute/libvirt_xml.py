@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Container
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -24,7 +26,8 @@ from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
 
 NAMESPACE = "urn:trivet:domain:1"
-ELEMENT = "domain"
+PREFIX, ELEMENT = "trivet", "domain"
+DISK_ALIAS = "ua-disk-"  # libvirt keeps a user's alias that begins with ua-
 SPARE_ROOT_PORTS = 8
 TB_CACHE_MIB = 32
 CPU_PERIOD_US = 100_000
@@ -89,7 +92,7 @@ def render(spec: DomainSpec, facts: HostFacts) -> str:
     _leaf(root, "on_crash", "destroy")
     _devices(root, spec, facts)
     digest = hashlib.sha256(ET.tostring(root) + spec.model_dump_json().encode()).hexdigest()
-    metadata.append(_record(spec, digest))
+    metadata.append(_record(spec, digest, f"{{{NAMESPACE}}}{ELEMENT}"))
     return ET.tostring(root, encoding="unicode")
 
 
@@ -109,10 +112,10 @@ def read_record(metadata_xml: str) -> tuple[DomainSpec, str] | None:
     return spec, element.get("digest", "")
 
 
-def _record(spec: DomainSpec, digest: str) -> ET.Element:
-    ET.register_namespace("trivet", NAMESPACE)
+def _record(spec: DomainSpec, digest: str, tag: str) -> ET.Element:
+    ET.register_namespace(PREFIX, NAMESPACE)
     element = ET.Element(
-        f"{{{NAMESPACE}}}{ELEMENT}",
+        tag,
         id=spec.id,
         project=spec.project,
         generation=str(spec.generation),
@@ -184,9 +187,9 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "controller", type="virtio-serial", index="0")
     for index, disk in enumerate(spec.disks):
-        _disk(devices, index, disk)
+        devices.append(disk_element(f"vd{_letters(index)}", disk))
     for nic in spec.nics:
-        _nic(devices, nic)
+        devices.append(nic_element(nic))
     _console(devices, spec.id, facts)
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
@@ -196,10 +199,10 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     ET.SubElement(devices, "panic", model="isa")
 
 
-def _disk(devices: ET.Element, index: int, disk: DomainDisk) -> None:
+def disk_element(target: str, disk: DomainDisk) -> ET.Element:
     """A disk over NBD. An error stops the guest rather than reach it: whoever repairs the
     volume resumes it, and the guest has seen nothing."""
-    element = ET.SubElement(devices, "disk", type="network", device="disk")
+    element = ET.Element("disk", type="network", device="disk")
     ET.SubElement(
         element,
         "driver",
@@ -212,20 +215,24 @@ def _disk(devices: ET.Element, index: int, disk: DomainDisk) -> None:
     )
     source = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
     ET.SubElement(source, "host", transport="unix", socket=disk.socket)
-    ET.SubElement(element, "target", dev=f"vd{_letters(index)}", bus="virtio")
+    ET.SubElement(element, "target", dev=target, bus="virtio")
     _leaf(element, "serial", disk.serial)
     if disk.boot_order is not None:
         ET.SubElement(element, "boot", order=str(disk.boot_order))
+    ET.SubElement(element, "alias", name=f"{DISK_ALIAS}{disk.name}")
+    return element
 
 
-def _nic(devices: ET.Element, nic: DomainNic) -> None:
-    element = ET.SubElement(devices, "interface", type="ethernet")
+def nic_element(nic: DomainNic) -> ET.Element:
+    """A card on a device that is there already."""
+    element = ET.Element("interface", type="ethernet")
     ET.SubElement(element, "mac", address=nic.mac)
     ET.SubElement(element, "target", dev=nic.device, managed="no")
     ET.SubElement(element, "model", type="virtio")
     ET.SubElement(element, "mtu", size=str(nic.mtu))
     # No boot ROM: a guest boots from its disks.
     ET.SubElement(element, "rom", enabled="no")
+    return element
 
 
 def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
@@ -239,6 +246,16 @@ def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
 
 def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
+
+
+def free_target(taken: Container[str]) -> str:
+    """The first name of a disk (vda, vdb, ...) that is not taken."""
+    return next(name for name in (f"vd{_letters(i)}" for i in count()) if name not in taken)
+
+
+def record_element(spec: DomainSpec, digest: str) -> str:
+    """Our metadata element as libvirt takes it alone: it puts it into the namespace itself."""
+    return ET.tostring(_record(spec, digest, ELEMENT), encoding="unicode")
 
 
 def _letters(index: int) -> str:

@@ -13,7 +13,13 @@ from dataclasses import replace
 from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.compute.domain import vm_status
-from trivet.compute.domain.vm_parts import Part, disks_of, nics_of
+from trivet.compute.domain.vm_parts import (
+    Part,
+    disks_of,
+    nics_of,
+    to_remove,
+    without,
+)
 from trivet.compute.domain.vm_plan import CONTROLLER, NODE, Step, Told, VmPlan, World, plan
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.node import Node
@@ -131,22 +137,41 @@ class VmController:
             case Step.REMOVE_PARTS:
                 removal = await self._parts.remove(vm)
                 return False, replace(world, removed=not removal, removal=removal), None
+            case Step.REMOVE_SOME:
+                return False, replace(world, removal=await self._remove_some(vm)), None
             case Step.REMOVE:
                 await self._remove(vm)
         return True, world, step.look_s
 
     async def _make_parts(self, vm: Vm, world: World) -> tuple[Part, ...]:
+        """Make parts; on record are, of a VM that its node has, those alone that are ready."""
         assert vm.status.node is not None
-        parts = await self._parts.ensure(vm, world.image, vm.status.node)
-        by_name = {p.name: p for p in parts if p.kind == "port"}
+        held = NODE in vm.meta.finalizers
+        parts = await self._parts.ensure(vm, world.image, vm.status.node, more=held)
+        made = {p.name for p in parts if not held or p.ready}
+        ports = {p.name: p for p in parts if p.kind == "port"}
 
         def record(current: Vm) -> Vm:
-            nics = nics_of(current, by_name)
-            addresses = tuple(a for nic in nics for a in nic.addresses)
-            return current.with_status(disks=disks_of(current), nics=nics, addresses=addresses)
+            if current.spec != vm.spec:
+                return current  # the next look makes what is asked for by now
+            nics = nics_of(current, ports, made)
+            addresses = tuple(a for nic in nics for a in nic.addresses if not nic.released)
+            return current.with_status(
+                disks=disks_of(current, made), nics=nics, addresses=addresses
+            )
 
         await self._vms.mutate(self._vms.key_of(vm), record)
         return parts
+
+    async def _remove_some(self, vm: Vm) -> str:
+        """Delete what the VM asks for no more; what remains, as a sentence."""
+        held = NODE in vm.meta.finalizers
+        left = await self._parts.remove_some(vm, to_remove(vm, held))
+        gone = {name for name, why in left.items() if not why}
+        await self._vms.mutate(
+            self._vms.key_of(vm), lambda v: without(v, gone) if v.spec == vm.spec else v
+        )
+        return "; ".join(why for why in left.values() if why)
 
     async def _assign(self, vm: Vm) -> None:
         """Hand the VM over to its node's agent: on record in the VM first, then the pointer."""
@@ -155,8 +180,12 @@ class VmController:
         image_ready = Condition(type="ImageReady", status="true", reason="Ready")
 
         def hold(current: Vm) -> Vm:
-            if current.meta.deleting_at is not None or NODE in current.meta.finalizers:
+            if current.meta.deleting_at is not None:
                 return current
+            if NODE in current.meta.finalizers:
+                had = current.status.condition(ready.type)
+                more = had is not None and had.status != "true"
+                return vm_status.tell(current, ready, now) if more else current
             told = vm_status.tell(current, ready, now).with_status(phase=Phase.PENDING)
             if current.spec.image is not None:
                 told = vm_status.tell(told, image_ready, now)

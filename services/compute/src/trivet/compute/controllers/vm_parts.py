@@ -7,15 +7,23 @@ under another's is a refusal, and what goes is found by its owner and not by its
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
-from trivet.compute.domain.vm_parts import Part, port_requests, volume_requests
+from trivet.compute.domain.vm_parts import (
+    Part,
+    change_of,
+    port_requests,
+    to_make,
+    volume_requests,
+)
 from trivet.contracts.compute.image import Image
-from trivet.contracts.compute.vm import Vm
+from trivet.contracts.compute.vm import Vm, VmDisk, VmNic
 from trivet.contracts.endpoint import (
     CreateRequest,
     Crud,
     DeleteRequest,
+    EditRequest,
     GetRequest,
     ListRequest,
     Page,
@@ -37,12 +45,21 @@ class VmParts:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def ensure(self, vm: Vm, image: Image | None, node: str) -> tuple[Part, ...]:
-        """Make what is missing; how all parts are, volumes first, in order."""
+    async def ensure(
+        self, vm: Vm, image: Image | None, node: str, *, more: bool = False
+    ) -> tuple[Part, ...]:
+        """Make what is missing, and change what is not as asked; how the parts are then, volumes
+        first, in order. `more`: of a VM that has its parts, those alone that it lacks."""
         first = not vm.status.disks and not vm.status.nics
-        volumes = [self._one(VOLUMES, r, first) for r in volume_requests(vm, image)]
-        ports = [self._one(PORTS, r, first) for r in port_requests(vm, node)]
-        return tuple(await asyncio.gather(*volumes, *ports))
+        lacks = to_make(vm)
+        requests: list[tuple[Crud[Any], CreateRequest[Any]]] = [
+            *((VOLUMES, request) for request in volume_requests(vm, image)),
+            *((PORTS, request) for request in port_requests(vm, node)),
+        ]
+        asked = (
+            self._one(crud, r, first) for crud, r in requests if not more or r.meta.name in lacks
+        )
+        return tuple(await asyncio.gather(*asked))
 
     async def _one(self, crud: Crud[Any], request: CreateRequest[Any], first: bool) -> Part:
         kind, name = crud.kind.name, request.meta.name
@@ -57,7 +74,23 @@ class VmParts:
         if owner is None or owner.id != request.owner.id:
             taken = f"the name is taken by another {kind}"
             return Part(kind, name, ready=False, refused=True, message=taken)
-        return _part(kind, found)
+        try:
+            return _part(kind, await self._changed(crud, found, request))
+        except Refused as error:
+            return Part(kind, name, ready=False, refused=True, message=_told(error))
+        except TrivetError as error:
+            return Part(kind, name, ready=False, message=error.detail)
+
+    async def _changed(
+        self, crud: Crud[Any], found: AnyResource, request: CreateRequest[Any]
+    ) -> AnyResource:
+        """The part, asked to have what can change in place."""
+        change = change_of(found.spec, request.spec)
+        if not change or found.meta.deleting_at is not None:
+            return found
+        name, project = request.meta.name, request.meta.project
+        await self._client.call(crud.edit, EditRequest(project=project, name=name, spec=change))
+        return await self._get(crud, GetRequest(project=project, name=name, settle_s=SETTLE_S))
 
     async def _create_and_get(
         self, crud: Crud[Any], request: CreateRequest[Any], first: bool
@@ -88,6 +121,31 @@ class VmParts:
         )
         return "; ".join((*volumes, *ports))
 
+    async def remove_some(self, vm: Vm, parts: Iterable[VmDisk | VmNic]) -> dict[str, str]:
+        """Delete these parts of a VM; by name, what remains of each and why ('' where it is
+        gone, or is somebody else's by now)."""
+        found = {}
+        for part in parts:
+            crud, name = _where(part)
+            found[name] = await self._remove_one(crud, vm, name)
+        return found
+
+    async def _remove_one(self, crud: Crud[Any], vm: Vm, name: str) -> str:
+        asked = GetRequest(project=vm.meta.project, name=name)
+        try:
+            part = await self._get(crud, asked)
+            if part.meta.owner is None or part.meta.owner.id != vm.meta.id:
+                return ""
+            if part.meta.deleting_at is None:
+                request = DeleteRequest(project=vm.meta.project, name=name)
+                await self._client.call(crud.delete, request)
+            await self._get(crud, asked)
+        except Refused as error:
+            return "" if error.code is NOT_FOUND else f"{crud.kind.name} {name}: {error.detail}"
+        except TrivetError as error:
+            return f"{crud.kind.name} {name}: {error.detail}"
+        return f"{crud.kind.name} {name}: is being deleted"
+
     async def _remove_all(self, crud: Crud[Any], vm: Vm) -> list[str]:
         errors: dict[str, str] = {}
         for part in await self._owned(crud, vm):
@@ -106,6 +164,10 @@ class VmParts:
         request = ListRequest(project=vm.meta.project, owner=vm.meta.id, limit=PAGE)
         page: Page[Any] = await self._client.call(crud.list, request)
         return list(page.items)
+
+
+def _where(part: VmDisk | VmNic) -> tuple[Crud[Any], str]:
+    return (VOLUMES, part.volume) if isinstance(part, VmDisk) else (PORTS, part.port)
 
 
 def _part(kind: str, found: AnyResource) -> Part:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
-from trivet.contracts.compute.vm import Power
+from trivet.contracts.compute.vm import Power, VmDisk, VmNic
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a VM starts with, and what is still missing, as sentences."""
+    """What a VM starts with (for the hypervisor, and as its status tells it), and what is still
+    missing, as sentences."""
 
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()
-    disk_epochs: tuple[int, ...] = ()
-    addresses: tuple[tuple[str, ...], ...] = ()
+    vm_disks: tuple[VmDisk, ...] = ()
+    vm_nics: tuple[VmNic, ...] = ()
     missing: tuple[str, ...] = ()
 
 
@@ -83,12 +84,51 @@ class LetGo:
 
 
 @dataclass(frozen=True)
+class Live:
+    """What the running guest has: disks by name, cards by MAC; `can_plug` as in `Seen`."""
+
+    disks: tuple[str, ...]
+    nics: tuple[str, ...]
+    can_plug: bool
+
+
+@dataclass(frozen=True)
 class Record:
     """Write what is seen into the VM's status."""
 
     power: Power
     reason: str
     ready: bool
+    live: Live | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """Let go of disks (by name) and cards (by port) that the guest does not have any more and
+    that are not asked for any more."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlugDisk:
+    """Attach the disk of that name here, and give it to the running guest."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class PlugNic:
+    """Give the card on that port to the running guest."""
+
+    port: str
+
+
+@dataclass(frozen=True)
+class Unplug:
+    """Ask the guest to let go of a disk (by name) or a card (by MAC)."""
+
+    device: str
 
 
 @dataclass(frozen=True)
@@ -131,6 +171,10 @@ Action = (
     | Detach
     | LetGo
     | Record
+    | Release
+    | PlugDisk
+    | PlugNic
+    | Unplug
     | RecordPowerOff
     | SetStopBy
     | ForgetStop

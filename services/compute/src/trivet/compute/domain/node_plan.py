@@ -13,7 +13,6 @@ guest that went off without `stop_by` being set did so by itself: then its owner
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from trivet.compute.domain.actions import (
@@ -25,157 +24,36 @@ from trivet.compute.domain.actions import (
     Detach,
     ForgetStop,
     LetGo,
+    Live,
     MarkUnknown,
-    Preparation,
     Prepare,
     Record,
     RecordPowerOff,
+    Release,
     Resume,
     SetStopBy,
     Suspend,
     Undefine,
     Wait,
 )
-from trivet.contracts.compute.hypervisor import DomainState
+from trivet.compute.domain.live_rules import LIVE_RULES
+from trivet.compute.domain.situation import ASK_EVERY_S, Plan, Rule, Seen, Situation
+from trivet.compute.domain.vm_status import shows
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
 
-ASK_EVERY_S = 10.0
 DEFAULT_GRACE_S = 60
 WAIT_FOR_PARTS_S = 1.0
 IO_ERROR_EVERY_S = 10.0
-RESTART_FIRST_S = 1.0
-RESTART_LAST_S = 300.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the agent sees of one VM.
-
-    `unreachable` says why the hypervisor did not answer; then `domain` says nothing. Else
-    `domain` None means that there positively is none. `detached`: known to hold no disk.
-    `prepared` is what a `Prepare` of this very pass found; `asked_at` when the guest was last
-    asked to go off, `restart_at` when one that crashed may start again, `resumed_at` when one
-    with a disk error was last let run on.
-    """
-
-    domain: DomainState | None = None
-    unreachable: str | None = None
-    draining: bool = False
-    detached: bool = False
-    prepared: Preparation | None = None
-    asked_at: datetime | None = None
-    restart_at: datetime | None = None
-    resumed_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The actions of one step, by which rule and why; `look_s`: when to look again if nothing
-    wakes the agent before (None: at the next full look)."""
-
-    rule: str
-    why: str
-    actions: tuple[Action, ...] = ()
-    look_s: float | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing more to do now."""
-        return all(isinstance(a, Wait) for a in self.actions)
-
-
-@dataclass(frozen=True)
-class Situation:
-    """A VM with what is seen of it, and the questions that rules ask."""
-
-    vm: Vm
-    seen: Seen
-    now: datetime
-
-    @property
-    def wanted(self) -> WantedPower:
-        """The power wanted now: a node that drains wants all off, whatever the specs say."""
-        return WantedPower.STOPPED if self.seen.draining else self.vm.spec.power
-
-    @property
-    def power(self) -> Power:
-        """The power of the domain; one that is not there is off."""
-        return self.seen.domain.power if self.seen.domain else Power.STOPPED
-
-    @property
-    def reason(self) -> str:
-        """Why the domain has that power."""
-        return self.seen.domain.reason if self.seen.domain else "absent"
-
-    @property
-    def active(self) -> bool:
-        """Whether the guest has a process: it runs, is paused, or may be either."""
-        return self.power is not Power.STOPPED
-
-    def epoch_is(self, compare: Callable[[int, int], bool]) -> bool:
-        """`compare` of the domain's epoch with the VM's; false where there is no domain."""
-        return self.seen.domain is not None and compare(
-            self.seen.domain.epoch, self.vm.status.epoch
-        )
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the time of a stop has passed."""
-        stop_by = self.vm.status.stop_by
-        return stop_by is not None and self.now >= stop_by
-
-    @property
-    def run_open(self) -> bool:
-        """Whether a run is on record as begun and not yet as ended."""
-        return self.vm.status.runs_with is not None
-
-    @property
-    def disk_failed(self) -> bool:
-        """Whether the guest was stopped because a disk of its failed."""
-        return self.power is Power.PAUSED and self.reason == "io_error"
-
-    @property
-    def went_off_by_itself(self) -> bool:
-        """Whether the guest powered itself off in the present run, nobody having asked."""
-        return (
-            self.power is Power.STOPPED
-            and self.reason == "shutdown"
-            and self.epoch_is(lambda has, due: has == due)
-            and self.run_open
-            and self.vm.status.stop_by is None
-        )
-
-    def seconds_until(self, time: datetime | None, after_s: float = 0.0) -> float:
-        """Seconds from now until `after_s` after `time`; 0 where that is past."""
-        if time is None:
-            return 0.0
-        return max(0.0, (time - self.now).total_seconds() + after_s)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One row of the table."""
-
-    name: str
-    why: str
-    when: Callable[[Situation], bool]
-    then: Callable[[Situation], tuple[Action, ...]] = field(default=lambda s: ())
-    look_s: Callable[[Situation], float | None] = field(default=lambda s: None)
 
 
 def _record(s: Situation) -> tuple[Action, ...]:
-    ready = bool(s.seen.domain and s.seen.domain.ready)
-    return (Record(s.power, s.reason, ready),)
+    domain = s.seen.domain
+    live = Live(domain.disks, domain.nics, s.seen.can_plug) if domain and s.active else None
+    return (Record(s.power, s.reason, bool(domain and domain.ready), live),)
 
 
 def _is_recorded(s: Situation) -> bool:
-    status = s.vm.status
-    ready = bool(s.seen.domain and s.seen.domain.ready)
-    return (
-        status.power is s.power
-        and status.guest_ready == ready
-        and status.observed_generation == s.vm.meta.generation
-    )
+    return all(shows(s.vm, action) for action in _record(s) if isinstance(action, Record))
 
 
 def _wants(*powers: WantedPower) -> Callable[[Situation], bool]:
@@ -292,6 +170,12 @@ RULES: tuple[Rule, ...] = (
         ),
         _record,
     ),
+    Rule(
+        "release",
+        "it is off, and parts of it are asked for no more: they are let go of for good",
+        lambda s: not s.active and not s.run_open and bool(s.to_release),
+        lambda s: (Release(s.to_release),),
+    ),
     Rule("stopped", "it is off, as wanted", _wants(_OFF)),
     Rule(
         "record-end",
@@ -302,9 +186,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "restart-wait",
         "it crashed again soon after its start: the next one waits",
-        lambda s: not s.active and s.seconds_until(s.seen.restart_at) > 0,
+        lambda s: not s.active and s.seconds_until(s.vm.status.restart_at) > 0,
         lambda s: (Wait("waits, for it crashed soon after its start"),),
-        lambda s: s.seconds_until(s.seen.restart_at),
+        lambda s: s.seconds_until(s.vm.status.restart_at),
     ),
     Rule(
         "prepare",
@@ -372,6 +256,7 @@ RULES: tuple[Rule, ...] = (
         lambda s: not _is_recorded(s),
         _record,
     ),
+    *LIVE_RULES,
     Rule("settled", "it is as wanted", lambda s: True),
 )
 
@@ -382,8 +267,3 @@ def plan(vm: Vm, seen: Seen, now: datetime) -> Plan:
     rule = next(r for r in RULES if r.when(situation))
     look_s = rule.look_s(situation)
     return Plan(rule.name, rule.why, rule.then(situation), look_s)
-
-
-def restart_delay_s(crashes: int) -> float:
-    """How long a VM that crashed `crashes` times in a row waits before it starts again."""
-    return min(RESTART_FIRST_S * 2.0 ** min(crashes, 16), RESTART_LAST_S) if crashes > 1 else 0.0

@@ -6,14 +6,15 @@ its own earlier one, and whatever happens in between, nothing is made twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from trivet.compute.domain.hardware import card_names, card_of, disks_to_have, nics_to_have
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.vm import Vm, VmDisk, VmNic, VmSpec
 from trivet.contracts.endpoint import CreateRequest, NewMeta
 from trivet.contracts.errors import INVALID, FieldError, Refused
-from trivet.contracts.model import Name
+from trivet.contracts.model import Model, Name
 from trivet.contracts.network.port import PortSpec
 from trivet.contracts.resource import OwnerRef
 from trivet.contracts.storage.volume import CloneMode, VolumeSource, VolumeSpec
@@ -50,9 +51,9 @@ def volume_name(vm: str, disk: str) -> Name:
     return f"{vm}-{disk}"
 
 
-def port_name(vm: str, number: int) -> Name:
+def port_name(vm: str, card: str) -> Name:
     """The name of the port behind a card."""
-    return f"{vm}-{number}"
+    return f"{vm}-{card}"
 
 
 def check_names(vm: str, spec: VmSpec) -> None:
@@ -66,9 +67,15 @@ def check_names(vm: str, spec: VmSpec) -> None:
         for i, disk in enumerate(spec.disks)
         if len(volume_name(vm, disk.name)) > NAME_LENGTH
     )
-    if spec.nics and len(port_name(vm, len(spec.nics) - 1)) > NAME_LENGTH:
-        accepted = f"at most {NAME_LENGTH - 2} characters for a VM with cards"
-        errors += (FieldError(where="meta.name", message="too long", accepted=accepted),)
+    errors += tuple(
+        FieldError(
+            where=f"spec.nics.{i}.name",
+            message=f"{port_name(vm, name)} would be the port's name",
+            accepted=f"the VM's and the card's names have {NAME_LENGTH - 1} characters together",
+        )
+        for i, name in enumerate(card_names(spec))
+        if len(port_name(vm, name)) > NAME_LENGTH
+    )
     if errors:
         raise Refused(INVALID, "the names of its volumes or ports would be too long", errors=errors)
 
@@ -96,7 +103,7 @@ def port_requests(vm: Vm, node: str) -> tuple[CreateRequest[PortSpec], ...]:
     """The ports of a VM on `node`, in the order of its cards."""
     return tuple(
         CreateRequest[PortSpec](
-            meta=NewMeta(name=port_name(vm.meta.name, i), project=vm.meta.project),
+            meta=NewMeta(name=port_name(vm.meta.name, name), project=vm.meta.project),
             spec=PortSpec(
                 network=nic.network,
                 addresses=(nic.address,) if nic.address else (),
@@ -106,31 +113,91 @@ def port_requests(vm: Vm, node: str) -> tuple[CreateRequest[PortSpec], ...]:
             ),
             owner=owner_of(vm),
         )
-        for i, nic in enumerate(vm.spec.nics)
+        for name, nic in zip(card_names(vm.spec), vm.spec.nics, strict=True)
     )
 
 
-def disks_of(vm: Vm) -> tuple[VmDisk, ...]:
-    """The disks of a VM as its status shows them, with what is known of them kept."""
+def change_of(has: Model, asked: Model) -> dict[str, object]:
+    """What a part that is there has to change to be as asked: a volume only grows."""
+    if isinstance(has, VolumeSpec) and isinstance(asked, VolumeSpec):
+        return {"size_gib": asked.size_gib} if asked.size_gib > has.size_gib else {}
+    if isinstance(has, PortSpec) and isinstance(asked, PortSpec):
+        groups = asked.security_groups
+        return {"security_groups": groups} if groups != has.security_groups else {}
+    return {}
+
+
+def disks_of(vm: Vm, made: Container[str]) -> tuple[VmDisk, ...]:
+    """The disks of a VM as its status shows them, with what is known of them kept. `made` are
+    the names of the volumes that are as asked; a disk of before that is leaving stays."""
     known = {d.name: d for d in vm.status.disks}
-    return tuple(
-        known.get(d.name) or VmDisk(name=d.name, volume=volume_name(vm.meta.name, d.name))
-        for d in vm.spec.disks
+    asked = {d.name for d in vm.spec.disks}
+    disks = []
+    for disk in vm.spec.disks:
+        volume = volume_name(vm.meta.name, disk.name)
+        had = known.get(disk.name)
+        if volume in made:
+            had = had or VmDisk(name=disk.name, volume=volume)
+            had = had.model_copy(update={"size_gib": disk.size_gib, "released": False})
+        if had is not None:
+            disks.append(had)
+    return (*disks, *(d for d in vm.status.disks if d.name not in asked))
+
+
+def nics_of(vm: Vm, parts: Mapping[str, Part], made: Container[str]) -> tuple[VmNic, ...]:
+    """The cards of a VM as its status shows them; `parts` are its ports by name, `made` those
+    that are as asked."""
+    known = {n.port: n for n in vm.status.nics}
+    asked, nics = set(), []
+    for name, nic in zip(card_names(vm.spec), vm.spec.nics, strict=True):
+        port = port_name(vm.meta.name, name)
+        asked.add(port)
+        had = known.get(port)
+        if port in made and port in parts:
+            had = had or VmNic(port=port, network=nic.network)
+            shown = {
+                "name": name,
+                "mac": parts[port].mac,
+                "addresses": parts[port].addresses,
+                "security_groups": nic.security_groups,
+                "released": False,
+            }
+            had = had.model_copy(update=shown)
+        if had is not None:
+            nics.append(had)
+    return (*nics, *(n for n in vm.status.nics if n.port not in asked))
+
+
+def to_make(vm: Vm) -> frozenset[str]:
+    """The names of the volumes and ports that are not there yet, or not as the spec asks."""
+    disks = {d.name: d for d in disks_to_have(vm)}
+    nics = {n.port: n for n in nics_to_have(vm)}
+    found = set()
+    for disk in vm.spec.disks:
+        has = disks.get(disk.name)
+        if has is None or has.size_gib != disk.size_gib:
+            found.add(volume_name(vm.meta.name, disk.name))
+    for name, nic in zip(card_names(vm.spec), vm.spec.nics, strict=True):
+        card = nics.get(port_name(vm.meta.name, name))
+        if card is None or card.security_groups != nic.security_groups:
+            found.add(port_name(vm.meta.name, name))
+    return frozenset(found)
+
+
+def to_remove(vm: Vm, held: bool) -> tuple[VmDisk | VmNic, ...]:
+    """What is asked for no more and can go: let go of by its node; all of it where no node
+    `held` the VM yet."""
+    asked = {d.name for d in vm.spec.disks}
+    cards = set(card_names(vm.spec))
+    return (
+        *(d for d in vm.status.disks if d.name not in asked and (d.released or not held)),
+        *(n for n in vm.status.nics if card_of(vm, n) not in cards and (n.released or not held)),
     )
 
 
-def nics_of(vm: Vm, parts: Mapping[str, Part]) -> tuple[VmNic, ...]:
-    """The cards of a VM as its status shows them; `parts` are its ports by name."""
-    nics = []
-    for i, nic in enumerate(vm.spec.nics):
-        name = port_name(vm.meta.name, i)
-        part = parts.get(name)
-        nics.append(
-            VmNic(
-                port=name,
-                network=nic.network,
-                mac=part.mac if part else None,
-                addresses=part.addresses if part else (),
-            )
-        )
-    return tuple(nics)
+def without(vm: Vm, gone: Container[str]) -> Vm:
+    """`vm` with nothing left in its status of these volumes and ports (by name)."""
+    disks = tuple(d for d in vm.status.disks if d.volume not in gone)
+    nics = tuple(n for n in vm.status.nics if n.port not in gone)
+    addresses = tuple(a for n in nics for a in n.addresses)
+    return vm.with_status(disks=disks, nics=nics, addresses=addresses)

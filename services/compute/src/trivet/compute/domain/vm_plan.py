@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from trivet.compute.domain.capacity import need_of
-from trivet.compute.domain.vm_parts import Part
+from trivet.compute.domain.vm_parts import Part, to_make, to_remove
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Vm
@@ -35,6 +35,7 @@ class Step(StrEnum):
     ASSIGN = "assign"
     ABANDON_NODE = "abandon_node"
     REMOVE_PARTS = "remove_parts"
+    REMOVE_SOME = "remove_some"
     REMOVE = "remove"
 
 
@@ -52,7 +53,8 @@ class Told:
 @dataclass(frozen=True)
 class World:
     """What else the controller sees: the VM's image and node (None: not there), and its parts,
-    once they have been asked for in this pass. `removed`: all parts are known to be gone."""
+    once they have been asked for in this pass. `removed`: all parts are known to be gone that
+    have to go; `removal` says what remains of them."""
 
     image: Image | None = None
     node: Node | None = None
@@ -133,7 +135,18 @@ def _parts_told(vm: Vm, world: World) -> Told:
     shown = refused or unready
     message = "; ".join(f"{p.kind} {p.name}: {p.message or 'not ready yet'}" for p in shown)
     reason = "PartRefused" if refused else "PartsPending"
+    if _held_by_node(vm):
+        # It has what it runs with; what is new is not there, and no reason to call it failed.
+        return Told("PartsReady", "false", reason, message)
     return Told("PartsReady", "false", reason, message, Phase.FAILED if refused else Phase.PENDING)
+
+
+def _goes(vm: Vm, world: World) -> bool:
+    return bool(to_remove(vm, _held_by_node(vm)))
+
+
+def _comes(vm: Vm, world: World) -> bool:
+    return _held_by_node(vm) and bool(to_make(vm))
 
 
 _RULES: tuple[_Rule, ...] = (
@@ -190,6 +203,42 @@ _RULES: tuple[_Rule, ...] = (
         "its node has promised it less than it asks for, or more than it needs",
         lambda vm, w: w.node is not None and w.node.status.promises.get(vm.meta.id) != need_of(vm),
         Step.PROMISE,
+    ),
+    _Rule(
+        "remove-some",
+        "parts that it asks for no more, and that nobody holds: they go",
+        lambda vm, w: _goes(vm, w) and not w.removal,
+        Step.REMOVE_SOME,
+    ),
+    _Rule(
+        "make-more",
+        "its node has it, and it asks for other disks or cards than it has",
+        lambda vm, w: _comes(vm, w) and w.parts is None,
+        Step.MAKE_PARTS,
+    ),
+    _Rule(
+        "more-refused",
+        "what it asks for beside what it has can't be made; tried again from time to time",
+        lambda vm, w: _comes(vm, w) and any(p.refused for p in w.parts or ()),
+        Step.TELL,
+        _parts_told,
+        SLOW_LOOK_S,
+    ),
+    _Rule(
+        "more-wait",
+        "what it asks for beside what it has is being made",
+        lambda vm, w: _comes(vm, w),
+        Step.TELL,
+        _parts_told,
+        LOOK_S,
+    ),
+    _Rule(
+        "remove-wait",
+        "parts that it asks for no more are going",
+        lambda vm, w: _held_by_node(vm) and _goes(vm, w),
+        Step.TELL,
+        lambda vm, w: Told("PartsReady", "false", "PartsGoing", w.removal),
+        GOING_LOOK_S,
     ),
     _Rule(
         "assigned",

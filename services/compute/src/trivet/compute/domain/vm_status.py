@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from trivet.contracts.compute.vm import Hardware, Power, Vm, VmDisk, WantedPower
+from trivet.compute.domain.actions import Live, Record
+from trivet.compute.domain.hardware import hardware_condition
+from trivet.contracts.compute.vm import HARDWARE, Power, Vm, VmDisk, VmNic, WantedPower
 from trivet.contracts.resource import Condition, Phase
+
+STEADY_S = 120.0
+"""A run of that length counts as a start that went well."""
+
+RESTART_FIRST_S = 1.0
+RESTART_LAST_S = 300.0
 
 _END = {
     "absent": "it is not there",
@@ -19,29 +27,65 @@ _END = {
 }
 
 
-def as_seen(
-    vm: Vm, power: Power, reason: str, ready: bool, now: datetime, *, accel: str | None = None
-) -> Vm:
+def as_seen(vm: Vm, seen: Record, now: datetime, *, accel: str | None = None) -> Vm:
     """`vm` with a status that says what its node saw; a run that has ended is closed."""
-    status = vm.status
-    off = power is Power.STOPPED
+    off = seen.power is Power.STOPPED
     changes: dict[str, object] = {
-        "power": power,
-        "guest_ready": ready and not off,
+        "power": seen.power,
+        "guest_ready": seen.ready and not off,
         "observed_generation": vm.meta.generation,
+        **_devices(vm, seen.live, off),
     }
     if off:
-        changes |= {
-            "runs_with": None,
-            "stop_by": None,
-            "disks": tuple(d.model_copy(update={"attached": False}) for d in status.disks),
-        }
+        changes |= {"runs_with": None, "stop_by": None, **_end_of_run(vm, seen.reason, now)}
     elif accel is not None:
         changes["accel"] = accel
-    seen = vm.with_status(**changes)
-    seen = tell(seen, running_condition(power, reason), now)
-    seen = tell(seen, restart_condition(seen), now)
-    return seen.with_status(phase=phase_of(seen, reason))
+    told = vm.with_status(**changes)
+    told = tell(told, running_condition(seen.power, seen.reason), now)
+    told = tell(told, hardware_condition(told, bool(seen.live and seen.live.can_plug)), now)
+    return told.with_status(phase=phase_of(told, seen.reason))
+
+
+def _end_of_run(vm: Vm, reason: str, now: datetime) -> dict[str, object]:
+    """Let a VM that ends soon after its start, again and again, wait before the next one."""
+    status = vm.status
+    if status.runs_with is None:
+        return {}
+    if reason == "shutdown" or status.stop_by is not None:
+        return {"crashes": 0, "restart_at": None}
+    lived_s = (now - status.started_at).total_seconds() if status.started_at else STEADY_S
+    crashes = status.crashes + 1 if lived_s < STEADY_S else 1
+    wait = timedelta(seconds=restart_delay_s(crashes))
+    return {"crashes": crashes, "restart_at": now + wait}
+
+
+def restart_delay_s(crashes: int) -> float:
+    """How long a VM that crashed `crashes` times in a row waits before it starts again."""
+    return min(RESTART_FIRST_S * 2.0 ** min(crashes, 16), RESTART_LAST_S) if crashes > 1 else 0.0
+
+
+def shows(vm: Vm, seen: Record) -> bool:
+    """Whether the status says already what its node sees now."""
+    status, has = vm.status, vm.status.condition(HARDWARE)
+    if (status.power, status.guest_ready) != (seen.power, seen.ready) or has is None:
+        return False
+    devices = _devices(vm, seen.live, seen.power is Power.STOPPED)
+    if any(getattr(status, name) != value for name, value in devices.items()):
+        return False
+    wanted = hardware_condition(vm, bool(seen.live and seen.live.can_plug))
+    same = (has.status, has.reason, has.message) == (wanted.status, wanted.reason, wanted.message)
+    return same and status.observed_generation == vm.meta.generation
+
+
+def _devices(vm: Vm, live: Live | None, off: bool) -> dict[str, object]:
+    """The disks and cards, and which of them the guest has; as they were where that is not seen."""
+    if live is None and not off:
+        return {}
+    disks, nics = (live.disks, live.nics) if live else ((), ())
+    return {
+        "disks": tuple(d.model_copy(update={"attached": d.name in disks}) for d in vm.status.disks),
+        "nics": tuple(n.model_copy(update={"plugged": n.mac in nics}) for n in vm.status.nics),
+    }
 
 
 def tell(vm: Vm, condition: Condition, now: datetime) -> Vm:
@@ -60,19 +104,6 @@ def running_condition(power: Power, reason: str) -> Condition:
             "reason": words or "Unknown",
             "message": f"{power}: {_END.get(reason, reason)}",
         }
-    )
-
-
-def restart_condition(vm: Vm) -> Condition:
-    """Whether what is asked takes effect only when it starts again."""
-    has, asked = vm.status.runs_with, vm.spec.hardware
-    if has is None or has == asked:
-        return Condition(type="RestartNeeded", status="false", reason="UpToDate")
-    return Condition(
-        type="RestartNeeded",
-        status="true",
-        reason="HardwareChanged",
-        message=f"runs with {_told(has)}; {_told(asked)} take effect at its next start",
     )
 
 
@@ -100,23 +131,17 @@ def lost(vm: Vm, message: str, now: datetime) -> Vm:
 
 
 def booting(
-    vm: Vm, epoch: int, disks: tuple[VmDisk, ...], addresses: tuple[tuple[str, ...], ...]
+    vm: Vm, epoch: int, disks: tuple[VmDisk, ...], nics: tuple[VmNic, ...], now: datetime
 ) -> Vm:
-    """`vm` with a run under `epoch` on record as begun: written before anything is started."""
-    nics = tuple(
-        nic.model_copy(update={"addresses": found})
-        for nic, found in zip(vm.status.nics, addresses, strict=True)
-    )
+    """`vm` with a run under `epoch` on record as begun, with these disks and cards: written
+    before anything is started."""
+    new_disks, new_nics = {d.name: d for d in disks}, {n.port: n for n in nics}
     return vm.with_status(
         epoch=epoch,
         runs_with=vm.spec.hardware,
+        started_at=now,
         stop_by=None,
-        disks=disks,
-        nics=nics,
-        addresses=tuple(a for found in addresses for a in found),
+        disks=tuple(new_disks.get(d.name, d) for d in vm.status.disks),
+        nics=tuple(new_nics.get(n.port, n) for n in vm.status.nics),
+        addresses=tuple(a for n in nics for a in n.addresses),
     )
-
-
-def _told(hardware: Hardware) -> str:
-    tuned = " and other cpu tuning" if hardware.cpu != type(hardware.cpu)() else ""
-    return f"{hardware.vcpus} vcpus, {hardware.memory_mib} MiB{tuned}"

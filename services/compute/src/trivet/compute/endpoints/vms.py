@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+from trivet.compute.domain.edits import check_disks, check_nics, named
 from trivet.compute.domain.power import edited
 from trivet.compute.domain.vm_parts import check_names
 from trivet.compute.domain.vm_plan import CONTROLLER
@@ -25,37 +26,55 @@ from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
 
-IMMUTABLE_FIELDS = ("image", "clone", "disks", "nics", "firmware")
+IMMUTABLE_FIELDS = ("image", "clone", "firmware")
 
 
 def wire(service: Service, parts: Parts) -> None:
     """Answer the common operations on VMs."""
 
     async def admit(before: Vm | None, after: Vm) -> Vm:
-        edited(before.spec.power if before else None, after.spec.power)
-        unknown: list[FieldError] = []
-        if before is None:
-            check_names(after.meta.name, after.spec)
-            unknown += await _unknown(parts, after)
-        else:
-            immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
-        if before is None or before.spec.placement != after.spec.placement:
-            unknown += _unknown_nodes(parts, after.spec)
-        if unknown:
-            named = "; ".join(error.message for error in unknown)
-            raise Refused(REFERENCE, named, errors=tuple(unknown))
-        return after if before is not None else await _with_disk(parts, after)
+        return await admitted(parts, before, after)
 
     serve_crud(service, CRUD, Hooks[Vm](admit=admit, finalizers=(CONTROLLER,)))
 
 
-async def _unknown(parts: Parts, vm: Vm) -> list[FieldError]:
-    """What the VM names and is not there, at compute itself and at other services."""
+async def admitted(parts: Parts, before: Vm | None, after: Vm) -> Vm:
+    """The VM as it is stored, new or changed; raises `Refused` where it can't be."""
+    edited(before.spec.power if before else None, after.spec.power)
+    spec = named(before.spec if before else None, after.spec)
+    after = _asking(before, after, spec)
+    check_names(after.meta.name, after.spec)
+    if before is not None:
+        immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
+        check_disks(before.spec, after.spec)
+        check_nics(before.spec, after.spec)
+    unknown = await _unknown(parts, before, after)
+    if before is None or before.spec.placement != after.spec.placement:
+        unknown += _unknown_nodes(parts, after.spec)
+    if unknown:
+        told = "; ".join(error.message for error in unknown)
+        raise Refused(REFERENCE, told, errors=tuple(unknown))
+    return after if before is not None else await _with_disk(parts, after)
+
+
+def _asking(before: Vm | None, after: Vm, spec: VmSpec) -> Vm:
+    """`after` with `spec`; its generation is that of `before` where nothing new is asked."""
+    same = before is not None and before.spec == spec
+    generation = before.meta.generation if before and same else after.meta.generation
+    asking = after.model_copy(update={"spec": spec})
+    return asking.with_meta(generation=generation)
+
+
+async def _unknown(parts: Parts, before: Vm | None, vm: Vm) -> list[FieldError]:
+    """What the VM names newly and is not there, at compute itself and at other services."""
     project, spec = vm.meta.project, vm.spec
     asked: dict[tuple[str, str], Awaitable[FieldError | None]] = {}
-    if spec.image is not None:
+    known = before.spec.nics if before else ()
+    if spec.image is not None and before is None:
         asked["image", spec.image] = _image(parts, spec.image, project)
     for i, nic in enumerate(spec.nics):
+        if nic in known:
+            continue
         where = f"spec.nics.{i}"
         named: list[tuple[Crud[Any], str]] = [(NETWORKS, nic.network)]
         named += [(GROUPS, group) for group in nic.security_groups]

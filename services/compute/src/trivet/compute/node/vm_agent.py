@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from trivet.compute.domain.node_plan import Seen, plan
+from trivet.compute.domain.node_plan import plan
 from trivet.compute.domain.orphans import Fate, fate
+from trivet.compute.domain.situation import Seen
 from trivet.compute.domain.vm_plan import NODE
 from trivet.compute.node.domains import Domains
-from trivet.compute.node.vm_effects import Memory, VmEffects
+from trivet.compute.node.records import Memory
+from trivet.compute.node.vm_effects import VmEffects
 from trivet.contracts.compute.hypervisor import Act, DomainEvent, DomainState, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
@@ -110,7 +112,7 @@ class VmAgent:
                     prepared = await self._effects.apply(vm, action, memory, prepared)
             except TrivetError as error:
                 if error.code is not CONFLICT:
-                    await self._effects.tell_failure(vm, error)
+                    await self._effects.records.tell_failure(vm, error)
                 raise
             if step.idle or step.rule == "unreachable":
                 return step.look_s
@@ -127,8 +129,9 @@ class VmAgent:
             draining=self._draining,
             detached=memory.detached,
             asked_at=memory.asked_at,
-            restart_at=memory.restart_at,
             resumed_at=memory.resumed_at,
+            asked_off=memory.asked_off,
+            can_plug=self._effects.can_plug,
         )
 
     # --- domains that are nobody's ----------------------------------------------------------

@@ -1,0 +1,33 @@
+"""The law for hypervisor drivers that can change the hardware of a running guest.
+
+A small Protocol beside `Hypervisor`: a driver that has these methods can, one that lacks them
+can't, and what is asked then waits for the guest's next start. Nothing here changes what the
+domain starts with: that is defined before each start.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
+from trivet.contracts.model import ResourceId
+
+
+@runtime_checkable
+class HotPlug(Protocol):
+    """Changes what a running guest has.
+
+    All acts may be repeated. On an unknown domain they raise `Refused(NOT_FOUND)`, on one that
+    does not run `Refused(CONFLICT)`.
+    """
+
+    async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
+        """Give the guest a disk or a card; it is there when this returns, and the guest finds
+        it by itself. One that it has (a disk by its name, a card by its MAC) stays as it is."""
+        ...
+
+    async def unplug(self, id_: ResourceId, device: str) -> None:
+        """Ask the guest to let go of a disk (by name) or a card (by MAC). It may take long, or
+        not do it at all (one that still boots): it is done once `domains()` shows the device no
+        more. Asking again, or for what it does not have, is fine."""
+        ...
