@@ -64,6 +64,10 @@ class Endpoint(Generic[RequestT, ResponseT]):
         where = f"node.{node}." if node else ""
         return f"trivet.{self.service}.{where}{self.op}.v1"
 
+    def deadline_s(self, request: Model) -> float:
+        """How long to wait for the answer: `timeout_s`, and what was asked to be waited for."""
+        return self.timeout_s + (request.settle_s if isinstance(request, GetRequest) else 0.0)
+
     @property
     def noun(self) -> str:
         """The first word of `op`: in general a kind's name."""
@@ -201,7 +205,6 @@ def crud(kind: Kind[ResourceT], verbs: Iterable[Verb] = ALL_VERBS) -> Crud[Resou
                 http=table[verb][2],
                 changes=verb not in ("list", "get"),
                 settles=verb not in ("list",),
-                timeout_s=70.0 if verb == "get" else 10.0,
                 kind=kind,
             )
             for verb in verbs

@@ -37,7 +37,8 @@ from trivet.contracts.errors import (
     from_body,
 )
 from trivet.contracts.model import Model
-from trivet.runtime.bus import MAX_PAYLOAD_BYTES, Bus, Handler, Message
+from trivet.runtime.bus import MAX_PAYLOAD_BYTES, Bus, Handler, Message, Subscription
+from trivet.runtime.starts import InFlight, Lost
 from trivet.runtime.telemetry import extract_context, inject_context, span
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,11 @@ class Client:
     def __init__(self, bus: Bus, service: str) -> None:
         self._bus = bus
         self._self = service_caller(service)
+        self._in_flight = InFlight()
+
+    async def hear_starts(self) -> Subscription:
+        """End calls that died with their process when its successor starts (`starts`)."""
+        return await self._in_flight.hear(self._bus)
 
     async def call(
         self,
@@ -103,13 +109,28 @@ class Client:
             headers[NONCE_HEADER] = nonce
         with span(f"call {endpoint.service} {endpoint.op}"):
             inject_context(headers)
-            reply = await self._bus.request(
-                endpoint.subject(node),
-                request.model_dump_json().encode(),
-                timeout_s=timeout_s or endpoint.timeout_s,
-                headers=headers,
-            )
+            data = request.model_dump_json().encode()
+            wait_s = timeout_s or endpoint.deadline_s(request)
+            try:
+                reply = await self._ask(endpoint, data, node, wait_s, headers)
+            except Lost:
+                if endpoint.changes:
+                    raise
+                reply = await self._ask(endpoint, data, node, wait_s, headers)
         return _read(endpoint, reply)
+
+    async def _ask(
+        self,
+        endpoint: Endpoint[Any, Any],
+        data: bytes,
+        node: str | None,
+        timeout_s: float,
+        headers: dict[str, str],
+    ) -> bytes:
+        async with self._in_flight.awaiting(endpoint.service, node):
+            return await self._bus.request(
+                endpoint.subject(node), data, timeout_s=timeout_s, headers=headers
+            )
 
 
 def _read(endpoint: Endpoint[RequestT, ResponseT], reply: bytes) -> ResponseT:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.2
 LAST_BACKOFF_S = 30.0
+LAST_RETRY_S = 3.0
+"""What is only not possible now is tried again sooner than what failed: a service that comes
+back finds its callers within seconds."""
 
 Reconcile = Callable[[str], Awaitable[float | None]]
 
@@ -105,7 +108,7 @@ class Reconciler:
             delay = await self._reconcile(key)
         except Retry as error:
             log.info("%s %s: %s", self.name, key, error)
-            return error.retry_after_s or self._backoff(key)
+            return error.retry_after_s or self._backoff(key, LAST_RETRY_S)
         except Refused as error:
             if error.code is CONFLICT:
                 return 0.0
@@ -117,10 +120,10 @@ class Reconciler:
         self._failures.pop(key, None)
         return delay
 
-    def _backoff(self, key: str) -> float:
+    def _backoff(self, key: str, last_s: float = LAST_BACKOFF_S) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        return min(FIRST_BACKOFF_S * 2.0 ** min(failures, 16), LAST_BACKOFF_S)
+        return min(FIRST_BACKOFF_S * 2.0 ** min(failures, 16), last_s)
 
     def _later(self, key: str, delay: float) -> None:
         loop = asyncio.get_running_loop()

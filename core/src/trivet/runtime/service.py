@@ -20,6 +20,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.resource import Kind, ResourceT
+from trivet.runtime import starts
 from trivet.runtime.assignments import Assigned, Assignments
 from trivet.runtime.bus import Bus, Subscription
 from trivet.runtime.call import Client, EndpointHandler, answer
@@ -136,6 +137,8 @@ class Service:
                 tasks.append(asyncio.create_task(self._forever("feed", self.feed.run)))
                 async with asyncio.timeout(SYNC_TIMEOUT_S):
                     await self.feed.synced()
+            subscriptions.append(await self.runtime.client.hear_starts())
+            await starts.say(self.runtime.bus, self.runtime.service, self.runtime.node)
             for endpoint, handler in self._handlers:
                 subscriptions.append(await self._serve(endpoint, handler))
             for subject, callback in self._event_callbacks:

@@ -37,7 +37,7 @@ from trivet.gateway.problems import as_trivet_error, problem, problem_response
 from trivet.gateway.requests import parse_query
 from trivet.gateway.routes import ApiRoute, all_endpoints, routes
 from trivet.gateway.streams import OpenStreams
-from trivet.runtime.bus import Bus
+from trivet.runtime.bus import Bus, Subscription
 from trivet.runtime.call import Client
 from trivet.runtime.clock import Clock
 from trivet.runtime.store import Store
@@ -66,7 +66,8 @@ class Gateway:
     ) -> None:
         self._bus = bus
         endpoints = all_endpoints()
-        client = Client(bus, SERVICE)
+        self._client = client = Client(bus, SERVICE)
+        self._hearing: Subscription | None = None
         self._audit = AuditQueue(client, limits)
         self._identities = Identities(client, clock, limits)
         self.limits = limits
@@ -87,6 +88,7 @@ class Gateway:
     async def start(self) -> None:
         """Start what runs beside the requests."""
         self._bus.on_reconnect(self._forget)
+        self._hearing = await self._client.hear_starts()
         self._tasks = [
             asyncio.create_task(self._audit.run()),
             asyncio.create_task(self._watch_identities()),
@@ -100,6 +102,8 @@ class Gateway:
         """End what runs beside the requests, and send the last audit entries."""
         self.end_streams()
         await self._audit.flush()
+        if self._hearing is not None:
+            await self._hearing.stop()
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
