@@ -14,6 +14,9 @@ from pathlib import Path
 
 SERVICES = ("security", "storage", "network", "compute", "gateway")
 USER = "trivet"
+LIBVIRT_USER = "libvirt-qemu"
+"""Debian's libvirtd does not start without this user, also where its guests run as another; the
+package that makes it would also start a libvirtd of its own."""
 
 
 @dataclass(frozen=True)

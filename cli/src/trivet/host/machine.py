@@ -15,7 +15,7 @@ from pathlib import Path
 from trivet.host import made as record
 from trivet.host import traces
 from trivet.host.failure import failed
-from trivet.host.layout import USER, Layout
+from trivet.host.layout import LIBVIRT_USER, USER, Layout
 
 UNIT = """\
 [Unit]
@@ -43,25 +43,40 @@ def ensure_user(layout: Layout) -> int:
         return pwd.getpwnam(USER).pw_uid
     except KeyError:
         record.keep(layout, record.load(layout).model_copy(update={"user": True}))
+    _add_user(USER)
+    return pwd.getpwnam(USER).pw_uid
+
+
+def ensure_libvirt_user(layout: Layout) -> None:
+    """Make the user that libvirtd wants to know of, where there is none."""
+    try:
+        pwd.getpwnam(LIBVIRT_USER)
+    except KeyError:
+        known = record.load(layout)
+        users = tuple({*known.users, LIBVIRT_USER})
+        record.keep(layout, known.model_copy(update={"users": users}))
+        _add_user(LIBVIRT_USER)
+
+
+def _add_user(name: str) -> None:
     home = ("--home-dir", "/nonexistent", "--no-create-home", "--shell", "/usr/sbin/nologin")
     done = subprocess.run(
-        ("useradd", "--system", "--user-group", *home, USER),
+        ("useradd", "--system", "--user-group", *home, name),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise failed(f"the user {USER} could not be made: {done.stderr.strip()}")
-    return pwd.getpwnam(USER).pw_uid
+        raise failed(f"the user {name} could not be made: {done.stderr.strip()}")
 
 
-def remove_user() -> None:
-    """Remove the service user; gone already is fine."""
+def remove_user(name: str) -> None:
+    """Remove a user that we made; gone already is fine."""
     try:
-        pwd.getpwnam(USER)
+        pwd.getpwnam(name)
     except KeyError:
         return
-    subprocess.run(("userdel", USER), capture_output=True, check=False)
+    subprocess.run(("userdel", name), capture_output=True, check=False)
 
 
 def make_folders(layout: Layout) -> None:

@@ -44,6 +44,7 @@ def up(layout: Layout, env: Mapping[str, str], say: Say) -> None:
     machine.make_folders(layout)
     machine.remember_sysctls(layout)
     user = machine.ensure_user(layout)
+    machine.ensure_libvirt_user(layout)
     if environment.installed_version(layout) != version:
         leave_processes(layout, say)
         say("installing the services")

@@ -18,7 +18,7 @@ from trivet.contracts.errors import TrivetError
 from trivet.host import bus_admin, caller, machine, processes, teardown, traces
 from trivet.host import made as record
 from trivet.host.failure import failed
-from trivet.host.layout import Layout
+from trivet.host.layout import USER, Layout
 from trivet.host.setup import running_supervisor
 from trivet.runtime.settings import load_settings
 
@@ -52,8 +52,8 @@ def purge(layout: Layout, say: Say) -> None:
     if made.unit:
         machine.remove_unit(layout)
     machine.remove_folders(layout)
-    if made.user:
-        machine.remove_user()
+    for name in (*((USER,) if made.user else ()), *made.users):
+        machine.remove_user(name)
     left = traces.ours(layout, traces.snapshot(layout))
     if left:
         raise failed(f"still there: {_words(left)}", hint="run it again")
@@ -69,9 +69,10 @@ def _hand_over(made: record.Made) -> record.Made:
     remove them when it goes; what is left for this one to undo."""
     other = record.load(Layout())
     folders = tuple({*other.folders, *made.folders})
-    update = {"user": other.user or made.user, "folders": folders}
+    users = tuple({*other.users, *made.users})
+    update = {"user": other.user or made.user, "users": users, "folders": folders}
     record.keep(Layout(), other.model_copy(update=update))
-    return made.model_copy(update={"user": False, "folders": ()})
+    return made.model_copy(update={"user": False, "users": (), "folders": ()})
 
 
 def _stop_supervisor(layout: Layout, say: Say) -> None:
