@@ -35,8 +35,8 @@ def node(*conditions, phase=Phase.READY):
     return Node(meta=meta(), spec=NodeSpec(), status=NodeStatus(phase=phase, conditions=conditions))
 
 
-def vm(*conditions, phase=Phase.READY, power=Power.RUNNING):
-    status = VmStatus(phase=phase, power=power, node="n1", conditions=conditions)
+def vm(*conditions, phase=Phase.READY, power=Power.RUNNING, **more):
+    status = VmStatus(phase=phase, power=power, node="n1", conditions=conditions, **more)
     return Vm(meta=meta(), spec=VmSpec(), status=status)
 
 
@@ -71,7 +71,17 @@ def token(lives, left):
 
 
 DAYS = timedelta(days=1)
-WELL = (node(), vm(), image(Phase.READY), pool(79), volume(Phase.READY), port(), token(DAYS, DAYS))
+LONG_AGO = NOW - timedelta(hours=1)
+WELL = (
+    node(),
+    vm(),
+    vm(crashes=3, started_at=LONG_AGO),
+    image(Phase.READY),
+    pool(79),
+    volume(Phase.READY),
+    port(),
+    token(DAYS, DAYS),
+)
 ILL = [
     ("node-silent", node(phase=Phase.UNKNOWN)),
     ("node-disk-full", node(bad("DiskSpace"))),
@@ -79,10 +89,10 @@ ILL = [
     ("node-service-failing", node(bad("Processes"))),
     ("certificate-expired", node(bad("Certificate", "Expired"))),
     ("certificate-expiring", node(bad("Certificate", "Expiring"))),
-    ("clock-wrong", node(bad("Clock"))),
+    ("clock-wrong", node(bad("TimeSkew", "Skewed"))),
     ("vm-paused-io-error", vm(bad("Running", "IoError"), power=Power.PAUSED)),
     ("vm-failed", vm(bad("Progress"), phase=Phase.FAILED)),
-    ("vm-restarts", vm(bad("Steady"))),
+    ("vm-restarts", vm(power=Power.STOPPED, crashes=3)),
     ("vm-stuck", vm(bad("Scheduled"), phase=Phase.PENDING)),
     ("vm-unknown", vm(phase=Phase.UNKNOWN, power=Power.UNKNOWN)),
     ("image-import-failed", image(Phase.FAILED)),

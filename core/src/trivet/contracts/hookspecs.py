@@ -12,6 +12,7 @@ import pluggy
 from trivet.contracts.alarm_sink import AlarmSink
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.image_source import ImageSource, ImageWriter
+from trivet.contracts.compute.node_check import NodeCheck
 from trivet.contracts.compute.placement import PlacementFilter, PlacementScorer
 from trivet.contracts.network.gateway_driver import DhcpDriver, GatewayDriver
 from trivet.contracts.network.switch import Switch
@@ -88,3 +89,8 @@ def trivet_identity_providers() -> list[type[IdentityProvider]]:  # type: ignore
 @hookspec
 def trivet_alarm_sinks() -> list[type[AlarmSink]]:  # type: ignore[empty-body]
     """Drivers that tell alarms to people and other systems (all services); settings name them."""
+
+
+@hookspec
+def trivet_node_checks() -> list[type[NodeCheck]]:  # type: ignore[empty-body]
+    """Drivers that look at a node's own health (compute, doctor); all usable ones serve."""

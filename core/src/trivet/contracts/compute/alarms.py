@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from trivet.contracts.alarm import AlarmRule, Severity, alarm_kind
 from trivet.contracts.compute.image import IMAGE, Image
@@ -12,6 +12,9 @@ from trivet.contracts.compute.vm import VM, Power, Vm
 from trivet.contracts.resource import AnyResource, Phase
 
 ALARM = alarm_kind("compute")
+
+RESTARTS_TOO_MANY = 3
+RUN_LASTS = timedelta(minutes=5)
 
 
 def _false(type_: str, *reasons: str) -> Callable[[AnyResource, datetime], str | None]:
@@ -47,8 +50,17 @@ def _stuck(vm: Vm, now: datetime) -> str | None:
 
 def _why(vm: Vm) -> str:
     bad = [c for c in vm.status.conditions if c.status == "false" and c.message]
-    told = [c.message for c in bad if c.type != "RestartNeeded"]
+    told = [c.message for c in bad if c.type not in ("RestartNeeded", "Hardware")]
     return "; ".join(dict.fromkeys(told)) or "its conditions do not say why"
+
+
+def _restarts(vm: Vm, now: datetime) -> str | None:
+    status = vm.status
+    runs = status.power is Power.RUNNING and status.started_at is not None
+    lasts = runs and status.started_at is not None and now - status.started_at > RUN_LASTS
+    if status.crashes < RESTARTS_TOO_MANY or lasts:
+        return None
+    return f"VM {vm.meta.name} ended {status.crashes} times in a row soon after its start"
 
 
 def _io_error(vm: Vm, now: datetime) -> str | None:
@@ -145,8 +157,8 @@ RULES: tuple[AlarmRule[Node] | AlarmRule[Vm] | AlarmRule[Image], ...] = (
         "A node's clock is not right",
         "Run an NTP client on the node (`timedatectl`, chrony) and let it reach its servers. "
         "Tokens, certificates and the times of events depend on it; leases do not.",
-        _false("Clock"),
-        after_s=60,
+        _false("TimeSkew"),
+        after_s=30,
     ),
     AlarmRule(
         "vm-paused-io-error",
@@ -174,7 +186,7 @@ RULES: tuple[AlarmRule[Node] | AlarmRule[Vm] | AlarmRule[Image], ...] = (
         "A VM ends soon after each start",
         "`trivet vm log NAME` shows what its console said last. It is started again at longer "
         "and longer intervals; `trivet vm stop NAME` ends that.",
-        _false("Steady"),
+        _restarts,
     ),
     AlarmRule(
         "vm-stuck",

@@ -17,6 +17,7 @@ from trivet.contracts.compute.image import IMAGE
 from trivet.contracts.compute.node import NODE
 from trivet.contracts.compute.vm import VM
 from trivet.runtime.alarms import keep_alarms
+from trivet.runtime.node_checks import open_checks
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 
@@ -34,7 +35,10 @@ async def bootstrap(service: Service) -> None:
     )
     service.on_close(hypervisor.close)
     agent = VmAgent(service, vms, nodes, hypervisor)
-    registration = Registration(service, nodes, hypervisor, agent)
+    checks = await open_checks(runtime.plugins, runtime.settings, runtime.driver_context)
+    for check in checks:
+        service.on_close(check.close)
+    registration = Registration(service, nodes, hypervisor, agent, checks)
     service.agent("registration", registration.run)
     service.agent("heartbeat", registration.run_beats)
     service.agent("vms", agent.run)

@@ -6,12 +6,14 @@ VMs: they may run. Nothing is started elsewhere for that reason alone.
 
 from __future__ import annotations
 
+import json
 import logging
+from datetime import datetime
 from functools import partial
 
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.capacity import stale_promises, without_promise
-from trivet.compute.domain.node_health import is_silent, judged, remains
+from trivet.compute.domain.node_health import is_silent, judged, remains, skewed
 from trivet.compute.node.registration import BEATS_IN_SILENCE, FINALIZER, beat_subject
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
@@ -32,6 +34,7 @@ class NodeController:
         self._silent_s = self._runtime.settings.compute.node_silent_s
         self._heard: dict[str, float] = {}
         self._met: dict[str, float] = {}
+        self._skew_s: dict[str, float] = {}
 
     async def run(self) -> None:
         """Work until cancelled. A new leader gives every node the whole bound to be heard."""
@@ -47,7 +50,13 @@ class NodeController:
             await subscription.stop()
 
     async def _beat(self, message: Message) -> None:
-        self._heard[message.subject.rsplit(".", 1)[-1]] = self._runtime.clock.monotonic()
+        name = message.subject.rsplit(".", 1)[-1]
+        self._heard[name] = self._runtime.clock.monotonic()
+        try:
+            at = datetime.fromisoformat(json.loads(message.data)["at"])
+            self._skew_s[name] = (at - self._runtime.clock.now()).total_seconds()
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s beats without its time", name)
 
     async def look(self, node: Node) -> None:
         """Bring one node's record up to date."""
@@ -62,9 +71,17 @@ class NodeController:
             await self._nodes.mutate(key, lambda n: judged(n, silent_s, self._silent_s, now))
         if is_silent(silent_s, self._silent_s):
             await self._lose_vms(node)
+        else:
+            await self._tell_skew(node)
         await self._drop_stale_promises(node)
         if node.meta.deleting_at is not None:
             await self._finish(node)
+
+    async def _tell_skew(self, node: Node) -> None:
+        skew_s, now = self._skew_s.get(node.meta.name), self._runtime.clock.now()
+        if skew_s is not None and skewed(node, skew_s, now) is not node:
+            change = partial(skewed, skew_s=skew_s, now=now)
+            await self._nodes.mutate(self._nodes.key_of(node), change)
 
     async def _lose_vms(self, node: Node) -> None:
         now = self._runtime.clock.now()

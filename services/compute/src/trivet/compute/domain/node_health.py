@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Literal
 
 from trivet.contracts.compute.node import Node
+from trivet.contracts.compute.node_check import CheckResult
 from trivet.contracts.resource import Condition, Phase
+
+SKEW_BOUND_S = 5.0
 
 
 def is_silent(silent_s: float, bound_s: float) -> bool:
@@ -35,6 +40,39 @@ def judged(node: Node, silent_s: float, bound_s: float, now: datetime) -> Node:
 def _told_silent(node: Node) -> bool:
     heard = node.status.condition("Heard")
     return heard is not None and heard.status != "true"
+
+
+def with_checks(node: Node, results: Iterable[CheckResult], now: datetime) -> Node:
+    """`node` with what its own checks say, as conditions."""
+    status = node.status
+    words: dict[bool | None, Literal["true", "false", "unknown"]]
+    words = {True: "true", False: "false", None: "unknown"}
+    for result in results:
+        told = Condition(
+            type=result.type,
+            status=words[result.ok],
+            reason=result.reason,
+            message=result.message,
+        )
+        status = status.with_condition(told, now)
+    return node.model_copy(update={"status": status})
+
+
+def skewed(node: Node, skew_s: float, now: datetime) -> Node:
+    """`node` with what the time in its beats says of its clock, seen from the leader's. It is
+    wrong beyond a bound, and right again within half of it."""
+    was_wrong = (old := node.status.condition("TimeSkew")) is not None and old.status == "false"
+    wrong = abs(skew_s) > (SKEW_BOUND_S / 2 if was_wrong else SKEW_BOUND_S)
+    if wrong == was_wrong:
+        return node
+    message = f"its clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"
+    told = Condition(
+        type="TimeSkew",
+        status="false" if wrong else "true",
+        reason="Skewed" if wrong else "WithinBound",
+        message=f"{message} of the leader's" if wrong else "",
+    )
+    return node.model_copy(update={"status": node.status.with_condition(told, now)})
 
 
 def remains(node: Node, vms: list[str]) -> Condition | None:
