@@ -17,8 +17,9 @@ from trivet.host.layout import Layout
 
 class Made(Model):
     """`user`: the service user was made by us; `users`: others that were.
-    `sysctls`: kernel settings as they were before. `client_files`: callers' configuration files, and `client_folders` folders for them.
-    `unit`: the systemd unit is ours. `folders`: empty folders that others' programs wanted."""
+    `sysctls`: kernel settings as they were before. `client_files`: callers' configuration
+    files, and `client_folders` folders for them. `unit`: the systemd unit is ours.
+    `folders`: empty folders that others' programs wanted."""
 
     user: bool = False
     users: tuple[str, ...] = ()
