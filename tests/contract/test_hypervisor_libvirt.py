@@ -40,7 +40,8 @@ class LibvirtBench:
             folder / "libvirt", folder / "run/libvirt", str(uuid.uuid4())
         )
         context = DriverContext(node="n1", state_dir=folder / "state", run_dir=folder / "run")
-        config = LibvirtConfig(uri=self.described.uri, accel="tcg")
+        logs = folder / "libvirt/log/qemu"
+        config = LibvirtConfig(uri=self.described.uri, accel="tcg", guest_logs=logs)
         self.driver = LibvirtHypervisor(context, config)
         self._image = image
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -210,6 +211,18 @@ async def test_guests_outlive_the_driver_and_keep_their_data(bench: LibvirtBench
     await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
     await boot(bench, spec)
     assert b"boots: 2\r\n" in await bench.driver.console_log(spec.id, 100_000)
+
+
+async def test_a_forgotten_guest_leaves_no_file(bench: LibvirtBench) -> None:
+    def named() -> list[str]:
+        return sorted(str(path) for path in bench.folder.rglob(f"*{ID}*"))
+
+    spec = bench.spec()
+    await boot(bench, spec)
+    assert any(name.endswith(f"log/qemu/tv-{ID}.log") for name in named())
+    await bench.driver.act(spec.id, Act.DESTROY)
+    await bench.driver.undefine(spec.id)
+    assert named() == []
 
 
 async def test_a_killed_guest_reads_as_crashed(bench: LibvirtBench) -> None:

@@ -44,6 +44,7 @@ private_key = {private_key}
 
 [plugins.libvirt]
 uri = {libvirt_uri}
+guest_logs = {guest_logs}
 """
 
 
@@ -71,6 +72,7 @@ def new_settings(layout: Layout) -> str:
         "certificate": layout.tls / "server.pem",
         "private_key": layout.tls / "server.key",
         "libvirt_uri": libvirtd_of(layout).uri,
+        "guest_logs": layout.state / "libvirt/log/qemu",
     }
     written = {k: v if isinstance(v, int) else json.dumps(str(v)) for k, v in values.items()}
     return SETTINGS.format(**written)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
+from trivet.runtime.inside import tell_when_asked
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_store import NatsStore
@@ -80,6 +81,7 @@ async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    tell_when_asked()
     bus, runtime = await connect(service, settings)
     try:
         made = Service(runtime)

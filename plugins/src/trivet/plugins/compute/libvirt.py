@@ -55,12 +55,14 @@ CONSOLE_LOOK_S = 0.5
 
 class LibvirtConfig(Model):
     """`uri` of a libvirtd of its own; `accel` auto means: by a probe guest. `cgroups` says
-    that this libvirtd may use cgroups, which CPU shares and limits need."""
+    that this libvirtd may use cgroups, which CPU shares and limits need. `guest_logs` is where
+    it writes what QEMU says of each guest; it never removes that itself."""
 
     uri: str = DEFAULT_URI
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     emulator: str = EMULATOR
     cgroups: bool = False
+    guest_logs: Path = Path("/var/log/libvirt/qemu")
     uefi_code: str = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     uefi_vars: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
@@ -136,9 +138,11 @@ class LibvirtHypervisor:
         await self._connection.run(lambda c: libvirt_domains.define(c, domain.id, rendered))
 
     async def undefine(self, id_: ResourceId) -> None:
-        """Forget a stopped domain, its firmware variables and its console log."""
+        """Forget a stopped domain, its firmware variables and its logs."""
         await self._connection.run(lambda c: libvirt_domains.undefine(c, id_))
         self._log_of(id_).remove()
+        said = f"{libvirt_xml.domain_name(self._host, id_)}.log"
+        (self._config.guest_logs / said).unlink(missing_ok=True)
         libvirt_xml.nvram_file(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.console_socket(self._host, id_).unlink(missing_ok=True)
         self._logs.pop(id_, None)

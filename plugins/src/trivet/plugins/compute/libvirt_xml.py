@@ -60,6 +60,11 @@ def domain_uuid(id_: ResourceId) -> str:
     return str(uuid.uuid5(_UUIDS, id_))
 
 
+def domain_name(facts: HostFacts, id_: ResourceId) -> str:
+    """The name under which libvirt knows a VM."""
+    return f"{facts.name_prefix}-{_safe(id_)}"
+
+
 def console_socket(facts: HostFacts, id_: ResourceId) -> Path:
     """The unix socket of a domain's serial console. Raises `Refused` for an unsafe id."""
     return facts.console_dir / f"{_safe(id_)}.sock"
@@ -78,7 +83,7 @@ def nvram_file(facts: HostFacts, id_: ResourceId) -> Path:
 def render(spec: DomainSpec, facts: HostFacts) -> str:
     """The domain's XML, with our metadata. Raises `Refused` for what this host can't do."""
     root = ET.Element("domain", type="kvm" if facts.accel is Accel.KVM else "qemu")
-    _leaf(root, "name", f"{facts.name_prefix}-{_safe(spec.id)}")
+    _leaf(root, "name", domain_name(facts, spec.id))
     _leaf(root, "uuid", domain_uuid(spec.id))
     _leaf(root, "title", f"{spec.project}/{spec.name}")
     metadata = ET.SubElement(root, "metadata")

@@ -15,6 +15,7 @@ from trivet.gateway.app import SERVICE, Gateway
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import listening_socket, serve
 from trivet.runtime.clock import SystemClock
+from trivet.runtime.inside import tell_when_asked
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_config import ANSWERS_BUCKET
@@ -31,6 +32,7 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    tell_when_asked()
     listener = listening_socket(settings.gateway)
     bus = await NatsBus.connect(
         settings.bus.urls,
