@@ -55,6 +55,12 @@ class NatsServer:
         """The key file of an identity."""
         return self.keys_dir / f"{identity}.nk"
 
+    @property
+    def pid(self) -> int:
+        """The process of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it and make the streams; returns when it is ready."""
         self._spawn()

@@ -1,0 +1,34 @@
+"""`python -m bench NAME [--json]`, which `./trivet bench` runs from the checkout."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from bench.measure import machine, tell
+
+SHARED = {"__init__", "__main__", "measure", "fakenode", "load"}
+
+
+def names() -> list[str]:
+    """All benchmarks, as they are called."""
+    here = Path(__file__).parent
+    return sorted(p.stem.replace("_", "-") for p in here.glob("*.py") if p.stem not in SHARED)
+
+
+def main() -> int:
+    """Run one; its own arguments follow its name."""
+    parser = argparse.ArgumentParser(prog="trivet bench", description=__doc__)
+    parser.add_argument("name", choices=names())
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments, own = parser.parse_known_args()
+    module = importlib.import_module(f"bench.{arguments.name.replace('-', '_')}")
+    about = machine()
+    tell(arguments.name, module.run(own), about, as_json=arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
