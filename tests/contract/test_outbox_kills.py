@@ -17,7 +17,7 @@ from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.outbox import OutboxPublisher, has_work
 from trivet.runtime.record import Published
 from trivet.runtime.store import Synced
-from trivet.testing.counted_volumes import check, stored
+from trivet.testing.counted_volumes import check, publish, stored
 from trivet.testing.nats import NatsServer
 
 CHILD = """
@@ -28,14 +28,14 @@ from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.outbox import OutboxPublisher
 from trivet.runtime.record import Published
-from trivet.testing.counted_volumes import volumes_in, write_at_random
+from trivet.testing.counted_volumes import publish, volumes_in, write_at_random
 
 async def main(url, seed_file, seed):
     bus = await NatsBus.connect([url], service="storage", name="w", seed_file=Path(seed_file))
     store = await NatsStore.open(bus, "storage")
     published, chance = Published(), random.Random(int(seed))
     publisher = OutboxPublisher(bus, store, SystemClock(), published, clear_after_s=0.05)
-    publishing = asyncio.create_task(publisher.run())
+    publishing = asyncio.create_task(publish(publisher, store))
     volumes = volumes_in(store, published)
     while not publishing.done():
         await write_at_random(volumes, chance)
@@ -99,7 +99,7 @@ async def test_killed_writers_and_servers_lose_and_double_nothing(
             await asyncio.to_thread(child.wait)
         store = await NatsStore.open(bus, "storage")
         publisher = OutboxPublisher(bus, store, SystemClock(), Published(), clear_after_s=0.01)
-        publishing = asyncio.create_task(publisher.run())
+        publishing = asyncio.create_task(publish(publisher, store))
         async with asyncio.timeout(30):
             while not await all_told(store):  # noqa: ASYNC110 - asks the server
                 await asyncio.sleep(0.05)

@@ -17,7 +17,14 @@ from trivet.runtime.clock import SystemClock
 from trivet.runtime.outbox import OutboxPublisher, RawRecord, has_work, surely_in_window
 from trivet.runtime.record import OutboxItem, Published, Record, cleared, next_outbox
 from trivet.runtime.store import Synced
-from trivet.testing.counted_volumes import check, fresh_volume, stored, volumes_in, write_at_random
+from trivet.testing.counted_volumes import (
+    check,
+    fresh_volume,
+    publish,
+    stored,
+    volumes_in,
+    write_at_random,
+)
 from trivet.testing.memory_bus import Faults, MemoryBroker, MemoryBus
 from trivet.testing.memory_store import Fault, MemoryStore
 from trivet.testing.suites.bus import until
@@ -96,7 +103,7 @@ class Node:
         publisher = OutboxPublisher(
             self.bus, self.store, SystemClock(), self.published, clear_after_s=0.003
         )
-        await publisher.run()
+        await publish(publisher, self.store)
 
     async def write(self, chance: random.Random) -> None:
         volumes = volumes_in(self.store, self.published)

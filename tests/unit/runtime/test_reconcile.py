@@ -17,6 +17,7 @@ async def running(
 ) -> AsyncIterator[Reconciler]:
     loop = Reconciler("test", reconcile, clock=SystemClock(), keys=lambda: keys, bound=bound)
     task = asyncio.create_task(loop.run())
+    await asyncio.sleep(0)  # it runs from here on
     try:
         yield loop
     finally:

@@ -1,9 +1,9 @@
 """Telling the events that writes left in their records' outboxes, each exactly once.
 
-Run by the instance that leads; safety does not rest on that. It watches the bucket, appends
-each item to the event stream under the item's own id, then clears it. Killed at any point it
-tells again, and the stream takes an id once within its window; what may be older than the
-window is looked for in the stream first. So no event is lost, none doubled.
+Run by the instance that leads; safety does not rest on that. It is fed by the service's watch of
+its bucket, appends each item to the event stream under the item's own id, then clears it. Killed
+at any point it tells again, and the stream takes an id once within its window; what may be older
+than the window is looked for in the stream first. So no event is lost, none doubled.
 
 Clearing costs a write, so it waits until the record has been still for `CLEAR_AFTER_S`: while a
 resource is busy, its next write leaves out what is known to be told (`record.next_outbox`).
@@ -11,7 +11,6 @@ resource is busy, its next write leaves out what is known to be told (`record.ne
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,7 +22,7 @@ from trivet.runtime.bus import DEDUPE_WINDOW_S, Bus
 from trivet.runtime.clock import Clock
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.record import OutboxItem, Published, Record, cleared
-from trivet.runtime.store import Change, Store, Synced
+from trivet.runtime.store import Change, Store
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,8 @@ class _Found:
 
 
 class OutboxPublisher:
-    """Publishes the outboxes of one bucket."""
+    """Publishes the outboxes of one bucket: `take` is a sink of its feed, for as long as the
+    process lives; `run` works while the instance leads."""
 
     def __init__(
         self,
@@ -63,30 +63,25 @@ class OutboxPublisher:
         self._clock = clock
         self._published = published
         self._found: dict[str, _Found] = {}
-
-    async def run(self) -> None:
-        """Watch and publish until cancelled."""
-        self._found.clear()
-        reconciler = Reconciler(
-            f"outbox {self._store.bucket}",
+        self._reconciler = Reconciler(
+            f"outbox {store.bucket}",
             self._settle,
-            clock=self._clock,
+            clock=clock,
             bound=RECORDS_AT_ONCE,
             keys=lambda: self._found,
         )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(reconciler.run())
-            async for step in self._store.watch(""):
-                if not isinstance(step, Synced) and self._take(step):
-                    reconciler.wake(step.key)
 
-    def _take(self, change: Change) -> bool:
-        """Note what the watch told; whether there is something to do."""
+    def take(self, change: Change) -> None:
+        """Note a step of the feed, if it leaves something to do."""
         if change.value is None or not has_work(change.value):
             self._found.pop(change.key, None)
-            return False
+            return
         self._found[change.key] = _Found(change.value, change.revision, self._clock.monotonic())
-        return True
+        self._reconciler.wake(change.key)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        await self._reconciler.run()
 
     async def _settle(self, key: str) -> float | None:
         """Tell what is untold in the record of `key`; then clear it, or delete a gone one."""

@@ -55,9 +55,13 @@ class Reconciler:
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._running = False
 
     def wake(self, key: str) -> None:
-        """Look at `key` soon. The queue holds each key once, so it is bounded by the keys."""
+        """Look at `key` soon. The queue holds each key once, so it is bounded by the keys; one
+        that does not run (its instance does not lead) looks at all of them when it begins."""
+        if not self._running:
+            return
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -69,17 +73,21 @@ class Reconciler:
 
     async def run(self) -> None:
         """Work until cancelled; what was in work is then cancelled too."""
+        self._running = True
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._bound):
                     group.create_task(self._work())
                 group.create_task(self._resync())
         finally:
+            self._running = False
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
             self._working.clear()
             self._again.clear()
+            self._queued.clear()
+            self._queue = asyncio.Queue()
 
     async def _resync(self) -> None:
         while True:

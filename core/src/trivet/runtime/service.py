@@ -80,6 +80,8 @@ class Service:
         self.published = Published()
         self.up = asyncio.Event()
         self.feed = Feed(runtime.store)
+        self._outbox = OutboxPublisher(runtime.bus, runtime.store, runtime.clock, self.published)
+        self.feed.add("", self._outbox.take)
         self.assignments = Assignments(runtime.store)
         self.handled: set[str] = set()
         self._collections: dict[str, Collection[Any]] = {}
@@ -192,10 +194,8 @@ class Service:
 
     async def _controllers_work(self) -> None:
         log.info("%s on %s leads", self.runtime.service, self.runtime.node)
-        runtime = self.runtime
-        publisher = OutboxPublisher(runtime.bus, runtime.store, runtime.clock, self.published)
         async with asyncio.TaskGroup() as group:
-            for name, run in [("outbox", publisher.run), *self._controllers]:
+            for name, run in [("outbox", self._outbox.run), *self._controllers]:
                 group.create_task(self._forever(name, run))
 
     async def _forever(self, name: str, run: Duty) -> None:

@@ -22,6 +22,8 @@ from trivet.contracts.resource import Meta
 from trivet.contracts.storage.volume import VOLUME, Volume, VolumeSpec, VolumeStatus
 from trivet.runtime.clock import SystemClock, new_id
 from trivet.runtime.collection import Collection
+from trivet.runtime.feed import Feed
+from trivet.runtime.outbox import OutboxPublisher
 from trivet.runtime.record import Published
 from trivet.runtime.store import Store, Synced
 
@@ -56,6 +58,15 @@ async def write_at_random(volumes: Collection[Volume], chance: random.Random) ->
             await volumes.write(now, now.with_spec(spec))
     except (Refused, Retry):
         await asyncio.sleep(0.001)
+
+
+async def publish(publisher: OutboxPublisher, store: Store) -> None:
+    """Publish until cancelled, fed by a watch of the whole bucket as in a service."""
+    feed = Feed(store)
+    feed.add("", publisher.take)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(feed.run())
+        group.create_task(publisher.run())
 
 
 async def stored(store: Store) -> dict[str, Volume]:

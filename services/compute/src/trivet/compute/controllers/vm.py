@@ -98,7 +98,8 @@ class VmController:
         """Bring one VM as far as it goes now; returns when to look again (seconds)."""
         world = World()
         for _ in range(STEPS_BOUND):
-            vm = await self._vms.fresh(key)
+            # The copy will do: each step is a claim, a compare-and-swap or repeatable.
+            vm = self._vms.by_key(key)
             if vm is None:
                 return None
             world = self._look(vm, world)

@@ -113,11 +113,15 @@ class Devices:
         shown = {"plugged": True, "mac": status.mac, "addresses": status.addresses}
         return given, nic.model_copy(update=shown)
 
+    async def _copy_of(self, key: str) -> Node | None:
+        return self._nodes.by_key(key)
+
     async def unpromised(self, vm: Vm) -> list[str]:
         """Why the node may not give the VM what is asked: it has not promised it."""
         need = Promise(vcpus=vm.spec.vcpus, memory_mib=vm.spec.memory_mib)
         key = self._nodes.kind.key(None, self._runtime.node)
-        for node in (self._nodes.by_key(key), await self._nodes.fresh(key)):
+        for look in (self._copy_of, self._nodes.fresh):
+            node = await look(key)
             if node is not None and covers(node.status.promises.get(vm.meta.id), need):
                 return []
         told = vm.status.condition("Scheduled")

@@ -98,8 +98,9 @@ class VmAgent:
     async def reconcile(self, key: str) -> float | None:
         """Bring one VM to where nothing is left to do; returns when to look again (seconds)."""
         prepared = None
-        for _ in range(STEPS_BOUND):
-            vm = await self._vms.fresh(key)
+        for number in range(STEPS_BOUND):
+            # Own writes are in the copy; where the VM was before a pass begins, the store says.
+            vm = self._vms.by_key(key) if number else await self._vms.fresh(key)
             if vm is None or not self._is_ours(vm):
                 return None
             memory = self._memory.setdefault(vm.meta.id, Memory())
