@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.measure import machine, tell
 
-SHARED = {"__init__", "__main__", "measure", "fakenode", "load"}
+SHARED = {"__init__", "__main__", "measure", "fakenode", "load", "stored"}
 
 
 def names() -> list[str]:

@@ -60,11 +60,20 @@ bootstrap_token_file = {token}
 [gateway]
 host = "127.0.0.1"
 port = {api_port}
+rate_per_s = 1000000
+rate_burst = 1000000
 
 [plugins.fake]
 cpus = 100000
 memory_mib = 100000000
 """
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class FakeNode:
@@ -73,9 +82,7 @@ class FakeNode:
     def __init__(self, folder: Path, server: NatsServer) -> None:
         self.folder = folder
         self.server = server
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._settings = folder / "trivet.toml"

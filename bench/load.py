@@ -63,10 +63,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class Load:
-    """What a run of requests came to: the latency of each in seconds, and the wall time."""
+    """What a run of requests came to: the latency of each in seconds, the wall time, and the
+    body of the last reply."""
 
     seconds: list[float]
     wall_s: float
+    last: bytes = b""
 
     @property
     def per_s(self) -> float:
@@ -85,8 +87,10 @@ async def run_load(
     """Send all requests over `wide` connections. Raises `RuntimeError` at the first bad reply."""
     waiting = iter(requests)
     seconds: list[float] = []
+    last = b""
 
     async def work() -> None:
+        nonlocal last
         connection = Connection(port, token)
         await connection.open()
         try:
@@ -95,6 +99,7 @@ async def run_load(
                 if not good(answer):
                     raise RuntimeError(f"{method} {path}: {answer.status} {answer.body[:500]!r}")
                 seconds.append(answer.seconds)
+                last = answer.body
         finally:
             connection.close()
 
@@ -102,4 +107,4 @@ async def run_load(
     async with asyncio.TaskGroup() as group:
         for _ in range(wide):
             group.create_task(work())
-    return Load(seconds, time.perf_counter() - begun)
+    return Load(seconds, time.perf_counter() - begun, last)
