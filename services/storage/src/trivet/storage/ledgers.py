@@ -6,6 +6,8 @@ A promise is made before anything is written to a disk, and taken back when the 
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 
 from trivet.contracts.model import ResourceId
@@ -25,6 +27,7 @@ class Ledgers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def members(self, pool: Pool) -> tuple[Member, ...]:
         """The pool's members whose space is known, with what is promised of it."""
@@ -71,4 +74,6 @@ class Ledgers:
         self, pool: ResourceId, node: str, change: Callable[[Ledger], Ledger]
     ) -> None:
         key = ledger_key(pool, node)
-        await change_value(self._store, key, Ledger, lambda found: change(found or Ledger()))
+        # One after the other here: many at once would only lose to each other, again and again.
+        async with self._locks[key]:
+            await change_value(self._store, key, Ledger, lambda found: change(found or Ledger()))
