@@ -48,5 +48,5 @@ async def bootstrap(service: Service) -> None:
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
     await keep_alarms(service, ALARM, RULES)
-    parts = Parts(runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims)
+    parts = Parts(runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims, pool_agent)
     wire_endpoints(service, parts)

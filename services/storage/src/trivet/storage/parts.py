@@ -12,6 +12,7 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.storage.disk_claims import DiskClaims
 from trivet.storage.ledgers import Ledgers
+from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.serving import Serving
 
 
@@ -27,3 +28,4 @@ class Parts:
     engine: VolumeEngine
     serving: Serving
     disk_claims: DiskClaims
+    pool_agent: PoolAgent

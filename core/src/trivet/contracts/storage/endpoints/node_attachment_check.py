@@ -13,9 +13,11 @@ class CheckRequest(Model):
 
 
 class CheckResponse(Model):
-    """What is attached; None: nothing of that volume."""
+    """What is attached; None: nothing of that volume. `starved`: why writes to its replica
+    here find no space now ('': they do)."""
 
     attached: AttachedVolume | None = None
+    starved: str = ""
 
 
 ENDPOINT = Endpoint(

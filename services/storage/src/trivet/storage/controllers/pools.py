@@ -31,6 +31,7 @@ class PoolController:
         ledgers: Ledgers,
         disk_claims: DiskClaims,
     ) -> None:
+        self._clock = service.runtime.clock
         self._pools = pools
         self._volumes = volumes
         self._ledgers = ledgers
@@ -63,7 +64,8 @@ class PoolController:
                 await self._ledgers.release(pool.meta.id, member.node, volume)
                 ledger = ledger.without(volume)
             claimed += ledger.claimed_bytes
-        await self._pools.mutate(key, lambda p: domain.with_phase(p, claimed))
+        now = self._clock.now()
+        await self._pools.mutate(key, lambda p: domain.with_phase(p, claimed, now))
         return None
 
     async def _left_over(self, ledger: Ledger) -> list[ResourceId]:

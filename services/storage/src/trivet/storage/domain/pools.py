@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from trivet.contracts.resource import Phase
+from trivet.contracts.model import GIB, MIB
+from trivet.contracts.resource import Condition, Phase
 from trivet.contracts.storage.pool import Pool, PoolUsage
 from trivet.contracts.storage.volume import Volume
 
@@ -12,6 +14,58 @@ DEFAULT = "default"
 USAGE_STEP = 0.01
 """Usage is told again when it moved by this share of the member's size: it changes all the
 time, and the store is for what is decided."""
+
+
+FILLING, NEARLY_FULL = 0.80, 0.90
+ROOM_SHARE, ROOM_LEAST, ROOM_MOST = 0.01, 16 * MIB, GIB
+"""A member with less room than this share of it is full: guests that found no space there would
+soon find none again, so they wait."""
+REMEDY = "grow the pool, delete snapshots or volumes, or discard in the guests (fstrim)"
+
+
+def is_full(usage: PoolUsage) -> bool:
+    """Whether there is no room to write on a member."""
+    room = min(max(int(usage.size_bytes * ROOM_SHARE), ROOM_LEAST), ROOM_MOST)
+    return usage.size_bytes - usage.used_bytes < room
+
+
+def starved(pool: str, usage: PoolUsage) -> str:
+    """Why writes find no space on a member of `pool` ('': they do)."""
+    return f"pool {pool} is full on {usage.node}: {REMEDY}" if is_full(usage) else ""
+
+
+def space_condition(usages: Sequence[PoolUsage]) -> Condition:
+    """How much room there is where there is least."""
+    worst = max(usages, key=_used_share, default=None)
+    if worst is None or _used_share(worst) < FILLING:
+        return Condition(type="Space", status="true", reason="Enough")
+    if is_full(worst):
+        reason, why = (
+            "PoolFull",
+            f"guests that write to it are paused until there is room: {REMEDY}",
+        )
+    else:
+        reason = "Filling" if _used_share(worst) < NEARLY_FULL else "NearlyFull"
+        why = REMEDY
+    # The share is told in tens: a message that changes with each write would be a write too.
+    told = f"over {int(_used_share(worst) * 10) * 10} % of it is used on {worst.node}: {why}"
+    return Condition(type="Space", status="false", reason=reason, message=told)
+
+
+def promised_condition(usages: Sequence[PoolUsage], claimed_bytes: int) -> Condition:
+    """Whether more is promised than there is."""
+    size = sum(u.size_bytes for u in usages)
+    if claimed_bytes <= size or not usages:
+        return Condition(type="Promised", status="true", reason="WithinSize")
+    message = (
+        f"{claimed_bytes / GIB:.0f} GiB are promised, {size / GIB:.0f} GiB are there:"
+        f" when volumes fill up, {REMEDY}"
+    )
+    return Condition(type="Promised", status="false", reason="Overcommitted", message=message)
+
+
+def _used_share(usage: PoolUsage) -> float:
+    return usage.used_bytes / usage.size_bytes if usage.size_bytes else 0.0
 
 
 def default_pool(pools: Sequence[Pool]) -> Pool | None:
@@ -27,7 +81,8 @@ def with_usage(pool: Pool, usage: PoolUsage) -> Pool:
     old = next((u for u in pool.status.usage if u.node == usage.node), None)
     if old is not None and (old.size_bytes, old.reflink) == (usage.size_bytes, usage.reflink):
         moved = abs(old.used_bytes - usage.used_bytes)
-        if moved < USAGE_STEP * max(usage.size_bytes, 1):
+        alike = space_condition([old]).reason == space_condition([usage]).reason
+        if alike and moved < USAGE_STEP * max(usage.size_bytes, 1):
             return pool
     others = [u for u in pool.status.usage if u.node != usage.node]
     return pool.with_status(usage=tuple(sorted([*others, usage], key=lambda u: u.node)))
@@ -38,8 +93,9 @@ def without_usage(pool: Pool, node: str) -> Pool:
     return pool.with_status(usage=tuple(u for u in pool.status.usage if u.node != node))
 
 
-def with_phase(pool: Pool, claimed_bytes: int) -> Pool:
-    """The pool with the phase that its members' usage gives it, and what is promised of it."""
+def with_phase(pool: Pool, claimed_bytes: int, now: datetime) -> Pool:
+    """The pool with the phase and conditions that its members' usage gives it, and what is
+    promised of it."""
     seen = {u.node for u in pool.status.usage}
     members = {m.node for m in pool.spec.members}
     if pool.meta.deleting_at is not None:
@@ -51,7 +107,10 @@ def with_phase(pool: Pool, claimed_bytes: int) -> Pool:
     else:
         phase = Phase.PENDING
     observed = pool.meta.generation if phase is Phase.READY else pool.status.observed_generation
-    return pool.with_status(phase=phase, claimed_bytes=claimed_bytes, observed_generation=observed)
+    status = pool.status.with_condition(space_condition(pool.status.usage), now)
+    promised = promised_condition(pool.status.usage, claimed_bytes)
+    told = pool.model_copy(update={"status": status.with_condition(promised, now)})
+    return told.with_status(phase=phase, claimed_bytes=claimed_bytes, observed_generation=observed)
 
 
 def in_pool(volumes: Iterable[Volume], pool: str) -> list[Volume]:

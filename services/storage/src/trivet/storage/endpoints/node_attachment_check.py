@@ -1,4 +1,4 @@
-"""Tell whether a volume is attached on this node, and healthy."""
+"""Tell whether a volume is attached on this node, and healthy, and has space to write."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from trivet.contracts.storage.endpoints.node_attachment_check import (
 )
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
+from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.parts import Parts
 
 
@@ -17,6 +18,10 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def check(request: CheckRequest, call: Call) -> CheckResponse:
         found = await parts.engine.attached(request.volume)
-        return CheckResponse(attached=found[0] if found else None)
+        volume = parts.volumes.by_id(request.volume)
+        here = volume is not None and replica_on(volume, parts.runtime.node) is not None
+        pool = (volume.status.pool if volume and here else None) or ""
+        starved = await parts.pool_agent.starved(pool)
+        return CheckResponse(attached=found[0] if found else None, starved=starved)
 
     service.handle(ENDPOINT, check)

@@ -27,7 +27,7 @@ def wire(service: Service, parts: Parts) -> None:
         volume = await volumes.fresh(key)
         if volume is None:
             raise not_found(VOLUME, request.name, request.project)
-        broken = await _broken_epoch(parts, volume, request)
+        broken, starved = await _as_it_is(parts, volume, request)
         held = await volumes.mutate(key, lambda v: held_by(v, request.holder, request.node, broken))
         if held is None:
             raise not_found(VOLUME, request.name, request.project)
@@ -38,7 +38,7 @@ def wire(service: Service, parts: Parts) -> None:
         if seen is None or not _is_there(seen, mine) or seen.status.attachment is None:
             detail = f"volume {request.name} is not attached on {request.node} yet"
             raise Retry(NOT_READY, detail, retry_after_s=1.0)
-        return seen.status.attachment
+        return seen.status.attachment.model_copy(update={"starved": starved})
 
     service.handle(ENDPOINT, attach)
 
@@ -53,17 +53,18 @@ def _is_there(volume: Volume, mine: Attachment) -> bool:
     )
 
 
-async def _broken_epoch(parts: Parts, volume: Volume, request: AttachRequest) -> int | None:
-    """The epoch of the present attachment, if its node says that it is gone or broken."""
+async def _as_it_is(parts: Parts, volume: Volume, request: AttachRequest) -> tuple[int | None, str]:
+    """The epoch of the present attachment, if its node says that it is gone or broken, and why
+    writes find no space there."""
     held = volume.status.attachment
     if held is None or held.socket is None or held.node != request.node:
-        return None
+        return None, ""
     asked = CheckRequest(volume=ResourceId(volume.meta.id))
     try:
         answer = await parts.runtime.client.call(CHECK, asked, node=held.node)
     except TrivetError:
         # Unknown is not broken: the holder gets what is on record, and finds out.
-        return None
+        return None, ""
     there = answer.attached
     whole = there is not None and there.healthy and there.epoch == held.epoch
-    return None if whole else held.epoch
+    return None if whole else held.epoch, answer.starved

@@ -22,6 +22,9 @@ from trivet.storage.domain import pools as domain
 
 log = logging.getLogger(__name__)
 
+USAGE_LOOK_S = 5.0
+"""How often it is looked how full pools are: guests fill them faster than anything is asked."""
+
 
 class PoolAgent:
     """Opens and closes this node's parts of pools."""
@@ -44,7 +47,7 @@ class PoolAgent:
             self._reconcile,
             clock=self._runtime.clock,
             keys=lambda: [pools.key_of(p) for p in pools.list() if self._member(p)],
-            resync_s=self._runtime.settings.storage.look_s,
+            resync_s=min(self._runtime.settings.storage.look_s, USAGE_LOOK_S),
         )
         pools.on_change(self._changed)
 
@@ -64,6 +67,16 @@ class PoolAgent:
     def all_open(self) -> bool:
         """Whether all pools with a part here are open."""
         return all(self.is_open(p.meta.name) for p in self._pools.list() if self._member(p))
+
+    async def starved(self, name: str) -> str:
+        """Why writes to replicas in the pool of that name find no space here now ('': they do,
+        or it is not known)."""
+        pool = self._pools.get(name)
+        member = self._member(pool) if pool else None
+        if pool is None or member is None or not self.is_open(name):
+            return ""
+        usage = await self._engine.open_pool(self._on_node(pool, member))
+        return domain.starved(name, usage.model_copy(update={"node": self._runtime.node}))
 
     def _changed(self, key: str) -> None:
         pool = self._pools.by_key(key)
