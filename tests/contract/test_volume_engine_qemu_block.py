@@ -19,6 +19,7 @@ from trivet.contracts.storage.pool import PoolMember
 from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import daemons
+from trivet.storage.domain.pools import is_full
 from trivet.testing.suites.volume_engine import SIZE, A, B, VolumeEngineSuite, attach, make
 
 pytestmark = pytest.mark.root
@@ -177,6 +178,24 @@ class TestQemuBlockEngine(VolumeEngineSuite):
         await bench.engine.close_pool(bench.pool.id)
         await bench.reopen()
         assert await bench.read(await attach(bench, A, 2), 0, 4096) == b"\x09" * 4096
+
+    async def test_a_write_that_finds_no_space_says_so_and_can_be_done_again(
+        self, bench: RealBench
+    ) -> None:
+        """The reason reaches the client of the graph, which pauses a guest for that one."""
+        await make(bench, A, size_bytes=256 * MIB)
+        attached = await attach(bench, A, 1, 256 * MIB)
+        usage = await bench.engine.open_pool(bench.pool)
+        ballast = bench.context.state_dir / "pools" / bench.pool.id / "ballast"
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, usage.size_bytes - usage.used_bytes - 32 * MIB)
+        with pytest.raises(OSError, match="No space left"):
+            bench.io(attached, "write -P 7 0 128M", "flush")
+        assert is_full(await bench.engine.open_pool(bench.pool))
+        ballast.unlink()
+        assert not is_full(await bench.engine.open_pool(bench.pool))
+        bench.io(attached, "write -P 7 0 128M", "flush")
+        assert "Pattern verification" not in bench.io(attached, "read -P 7 0 128M")
 
     async def test_a_write_that_a_replica_missed_fails(self, bench: RealBench) -> None:
         """Two replicas: bytes are on both, and none is acknowledged that is on one alone."""

@@ -143,6 +143,7 @@ class World:
     attach_error: TrivetError | None = None
     attach_hangs: asyncio.Event | None = None
     attaches: int = 0
+    starved: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -183,7 +184,7 @@ class World:
                 export=f"{volume.meta.id}.e{epoch}",
             )
             self.volumes.things[request.name] = volume.with_status(attachment=held)
-        return held
+        return held.model_copy(update={"starved": self.starved})
 
     async def detach(self, request: Any, call: object) -> Nothing:
         volume: Volume = self.volumes.find(request.name)

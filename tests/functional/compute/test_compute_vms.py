@@ -124,6 +124,21 @@ async def test_a_disk_error_stops_the_guest_until_it_runs_on(world: Any) -> None
     assert vm.status.epoch == 1
 
 
+async def test_a_guest_that_finds_no_space_waits_until_there_is_some(world: Any) -> None:
+    await world.create()
+    vm = await world.until(running)
+    world.starved = "pool default is full on n1: grow the pool"
+    world.host().io_error(vm.meta.id)
+    vm = await world.until(lambda v: v.status.condition("Progress").reason == "PoolFull")
+    assert vm.status.power == "paused"
+    assert vm.status.phase is Phase.DEGRADED
+    assert vm.status.condition("Progress").message == f"disk root: {world.starved}"
+    world.starved = ""
+    vm = await world.until(running)
+    assert vm.status.epoch == 1
+    assert vm.status.condition("Progress").status == "true"
+
+
 async def test_one_that_does_not_fit_says_why_and_fits_later(world: Any) -> None:
     await world.create("big", memory_mib=15000)
     await world.until(running, "big")

@@ -158,7 +158,17 @@ TABLE: list[tuple[str, Vm, Seen]] = [
         make_vm(epoch=1, power=P),
         Seen(make_domain(P, reason="io_error"), resumed_at=NOW),
     ),
-    ("disk-error-resume", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="io_error"))),
+    ("disk-error-prepare", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="io_error"))),
+    (
+        "disk-error-lacks",
+        make_vm(epoch=1, power=P),
+        Seen(make_domain(P, reason="io_error"), prepared=LACKING),
+    ),
+    (
+        "disk-error-resume",
+        make_vm(epoch=1, power=P),
+        Seen(make_domain(P, reason="io_error"), prepared=READY),
+    ),
     ("resume", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="user"))),
     ("record", make_vm(epoch=1, power=S, run_open=True), Seen(UP)),
     ("settled", make_vm(epoch=1, power=R), Seen(UP)),
@@ -428,3 +438,11 @@ def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:
     assert delays[0] == 0
     assert delays == sorted(delays)
     assert delays[-1] == RESTART_LAST_S
+
+
+def test_a_guest_that_finds_no_space_waits_and_says_which_remedy() -> None:
+    full = do.Preparation(missing=("disk root: pool p is full",), pool_full=True)
+    seen = Seen(make_domain(P, reason="io_error"), prepared=full)
+    assert plan(make_vm(epoch=1, power=P), seen, NOW).actions == (
+        do.Wait("disk root: pool p is full", "PoolFull"),
+    )

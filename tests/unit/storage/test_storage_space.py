@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trivet.contracts.errors import Code
 from trivet.contracts.model import GIB, ResourceId
+from trivet.contracts.resource import Meta
 from trivet.contracts.storage.codes import NO_SPACE, TOO_FEW_NODES
-from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.pool import Pool, PoolMember, PoolSpec, PoolStatus, PoolUsage
+from trivet.storage.domain import pools
 from trivet.storage.domain.placement import Placement, Unplaceable, Wanted, place
 from trivet.storage.domain.space import Ledger, Member, SpaceClaim
 
@@ -115,3 +119,51 @@ def test_replicas_never_share_a_node_and_always_fit(replicas: int, claimed: list
         assert set(found.nodes) <= fitting
     else:
         assert len(fitting) < replicas
+
+
+def usage(used: float, size: int = 100 * GIB, node: str = "n1") -> PoolUsage:
+    return PoolUsage(node=node, size_bytes=size, used_bytes=int(size * used))
+
+
+@pytest.mark.parametrize(
+    ("shares", "reason"),
+    [
+        ((), "Enough"),
+        ((0.5,), "Enough"),
+        ((0.8,), "Filling"),
+        ((0.1, 0.85), "Filling"),
+        ((0.9,), "NearlyFull"),
+        ((0.985,), "NearlyFull"),
+        ((0.995,), "PoolFull"),
+        ((1.0, 0.2), "PoolFull"),
+    ],
+)
+def test_how_much_room_a_pool_says_it_has(shares: tuple[float, ...], reason: str) -> None:
+    usages = [usage(share, node=f"n{n}") for n, share in enumerate(shares)]
+    told = pools.space_condition(usages)
+    assert told.reason == reason
+    assert (told.status == "true") == (reason == "Enough")
+    assert (pools.REMEDY in told.message) == (reason != "Enough")
+
+
+@pytest.mark.parametrize("size", [GIB, 10 * GIB, 10_000 * GIB])
+def test_full_is_where_writing_would_soon_end(size: int) -> None:
+    assert pools.is_full(usage(1.0, size))
+    assert not pools.is_full(usage(0.97, size))
+    assert pools.starved("p", usage(1.0, size)).startswith("pool p is full on n1: ")
+    assert pools.starved("p", usage(0.5, size)) == ""
+
+
+def test_more_promised_than_there_is_is_told() -> None:
+    assert pools.promised_condition([usage(0)], 100 * GIB).reason == "WithinSize"
+    assert pools.promised_condition([usage(0)], 101 * GIB).reason == "Overcommitted"
+    assert pools.promised_condition([], 101 * GIB).reason == "WithinSize"
+
+
+def test_usage_is_told_when_it_moved_or_means_something_else() -> None:
+    meta = Meta(id=ResourceId("pool-1"), name="p", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    spec = PoolSpec(members=(PoolMember(node="n1"),))
+    pool = Pool(meta=meta, spec=spec, status=PoolStatus(usage=(usage(0.795),)))
+    assert pools.with_usage(pool, usage(0.796)) is pool
+    assert pools.with_usage(pool, usage(0.801)).status.usage == (usage(0.801),)
+    assert pools.with_usage(pool, usage(0.6)).status.usage == (usage(0.6),)

@@ -37,7 +37,8 @@ class PoolUsage(Model):
 
 class PoolStatus(Status):
     """The condition `Space` says whether there is room (`Enough`, `Filling`, `NearlyFull`,
-    `PoolFull`), `Promised` whether more is promised than there is. `claimed_bytes` is what is promised to volumes, by compare-and-swap, before use."""
+    `PoolFull`), `Promised` whether more is promised than there is. `claimed_bytes` is what is
+    promised to volumes, by compare-and-swap, before use."""
 
     usage: tuple[PoolUsage, ...] = ()
     claimed_bytes: int = 0

@@ -61,11 +61,13 @@ async def make(bench: EngineBench, volume: ResourceId, **changes: object) -> Non
     await bench.engine.create(spec.model_copy(update=changes))
 
 
-async def attach(bench: EngineBench, volume: ResourceId, epoch: int) -> AttachedVolume:
+async def attach(
+    bench: EngineBench, volume: ResourceId, epoch: int, size_bytes: int = SIZE
+) -> AttachedVolume:
     """Serve the replica in an epoch and attach it."""
     served = await bench.engine.serve(volume, epoch)
     return await bench.engine.attach(
-        AttachSpec(volume=volume, epoch=epoch, size_bytes=SIZE, replicas=(served,))
+        AttachSpec(volume=volume, epoch=epoch, size_bytes=size_bytes, replicas=(served,))
     )
 
 

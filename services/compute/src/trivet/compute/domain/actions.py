@@ -11,13 +11,14 @@ from trivet.contracts.compute.vm import Power, VmDisk, VmNic
 @dataclass(frozen=True)
 class Preparation:
     """What a VM starts with (for the hypervisor, and as its status tells it), and what is still
-    missing, as sentences."""
+    missing, as sentences; `pool_full`: what a guest with a failed disk misses is space."""
 
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()
     vm_disks: tuple[VmDisk, ...] = ()
     vm_nics: tuple[VmNic, ...] = ()
     missing: tuple[str, ...] = ()
+    pool_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,10 @@ class ForgetStop:
 
 @dataclass(frozen=True)
 class Wait:
-    """Do nothing, and tell why."""
+    """Do nothing, and tell why; `reason` is the condition's."""
 
     message: str
+    reason: str = "Waits"
 
 
 Action = (

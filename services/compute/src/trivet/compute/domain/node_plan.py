@@ -71,6 +71,16 @@ def _wait_for_off_s(s: Situation) -> float:
     return s.seconds_until(s.vm.status.stop_by)
 
 
+def _lacks(s: Situation) -> bool:
+    return s.seen.prepared is not None and bool(s.seen.prepared.missing)
+
+
+def _wait_for_parts(s: Situation) -> tuple[Action, ...]:
+    found = s.seen.prepared
+    assert found is not None, "only after it was prepared"
+    return (Wait("; ".join(found.missing), "PoolFull" if found.pool_full else "Waits"),)
+
+
 _RUN, _OFF, _PAUSE = WantedPower.RUNNING, WantedPower.STOPPED, WantedPower.PAUSED
 
 RULES: tuple[Rule, ...] = (
@@ -199,8 +209,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "parts-missing",
         "it can't start before its disks, ports and memory are there",
-        lambda s: not s.active and s.seen.prepared is not None and bool(s.seen.prepared.missing),
-        lambda s: (Wait("; ".join(s.seen.prepared.missing if s.seen.prepared else ())),),
+        lambda s: not s.active and _lacks(s),
+        _wait_for_parts,
         lambda s: WAIT_FOR_PARTS_S,
     ),
     Rule(
@@ -239,10 +249,23 @@ RULES: tuple[Rule, ...] = (
         lambda s: s.seconds_until(s.seen.resumed_at, IO_ERROR_EVERY_S),
     ),
     Rule(
+        "disk-error-prepare",
+        "its disks are attached anew where they broke, and it is looked whether there is space",
+        lambda s: s.wanted is _RUN and s.disk_failed and s.seen.prepared is None,
+        lambda s: (Prepare(),),
+    ),
+    Rule(
+        "disk-error-lacks",
+        "it would only be stopped again: its disks are not there, or find no space",
+        lambda s: s.wanted is _RUN and s.disk_failed and _lacks(s),
+        _wait_for_parts,
+        lambda s: WAIT_FOR_PARTS_S * 2,
+    ),
+    Rule(
         "disk-error-resume",
-        "its disks are attached anew where they broke, and it is let run on",
+        "its disks answer: what failed is done again, and it runs on",
         lambda s: s.wanted is _RUN and s.disk_failed,
-        lambda s: (Prepare(), Resume()),
+        lambda s: (Resume(),),
     ),
     Rule(
         "resume",

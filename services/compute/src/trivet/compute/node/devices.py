@@ -16,7 +16,7 @@ from trivet.compute.domain.hardware import disks_to_have, lacking, nics_to_have
 from trivet.compute.domain.vm_parts import holder_of
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
 from trivet.contracts.compute.node import Node, Promise
-from trivet.contracts.compute.vm import Vm, VmDisk, VmNic
+from trivet.contracts.compute.vm import Power, Vm, VmDisk, VmNic
 from trivet.contracts.endpoint import GetRequest
 from trivet.contracts.errors import NOT_FOUND, UNAVAILABLE, Refused, Retry, TrivetError
 from trivet.contracts.model import NodeName
@@ -46,17 +46,19 @@ class Devices:
         self._nodes = nodes
 
     async def prepare(self, vm: Vm) -> do.Preparation:
-        """All that `vm` starts with, or what is missing of it."""
+        """All that `vm` starts or goes on with, or what is missing of it. A guest whose disk
+        failed also needs space to write to: it would only be stopped again."""
         disks, nics = disks_to_have(vm), nics_to_have(vm)
+        full: list[str] = []
         found = await asyncio.gather(
-            *(_or_why(self.disk(vm, disk, order + 1)) for order, disk in enumerate(disks)),
+            *(_or_why(self.disk(vm, disk, order + 1, full)) for order, disk in enumerate(disks)),
             *(_or_why(self.nic(vm, nic)) for nic in nics),
         )
         missing = [answer for answer in found if isinstance(answer, str)]
         missing += [f"{what} is not made yet" for what in lacking(vm)]
         missing += await self.unpromised(vm)
-        if missing:
-            return do.Preparation(missing=tuple(missing))
+        if missing or (full and vm.status.power is Power.PAUSED):
+            return do.Preparation(missing=(*missing, *full), pool_full=bool(full))
         pairs = [answer for answer in found if not isinstance(answer, str)]
         return do.Preparation(
             disks=tuple(d for d, _ in pairs if isinstance(d, DomainDisk)),
@@ -66,10 +68,10 @@ class Devices:
         )
 
     async def disk(
-        self, vm: Vm, disk: VmDisk, boot_order: int | None = None
+        self, vm: Vm, disk: VmDisk, boot_order: int | None = None, full: list[str] | None = None
     ) -> tuple[DomainDisk, VmDisk]:
-        """Attach a disk here: for the hypervisor, and as the status tells it. Raises
-        `TrivetError`."""
+        """Attach a disk here: for the hypervisor, and as the status tells it; why there is no
+        space to write to it is added to `full`. Raises `TrivetError`."""
         try:
             attachment: Attachment = await self._runtime.client.call(
                 ATTACH,
@@ -84,6 +86,8 @@ class Devices:
             raise _about(f"disk {disk.name}", error) from error
         if attachment.socket is None or attachment.export is None:
             raise Retry(UNAVAILABLE, f"disk {disk.name}: its attachment has no socket yet")
+        if attachment.starved and full is not None:
+            full.append(f"disk {disk.name}: {attachment.starved}")
         given = DomainDisk(
             name=disk.name,
             socket=attachment.socket,

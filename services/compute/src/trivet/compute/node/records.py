@@ -58,8 +58,8 @@ class Records:
                 change = lambda v: v.with_status(stop_by=None)  # noqa: E731
             case do.LetGo():
                 change = _let_go
-            case do.Wait(message):
-                told = Condition(type="Progress", status="false", reason="Waits", message=message)
+            case do.Wait(message, reason):
+                told = Condition(type="Progress", status="false", reason=reason, message=message)
                 change = lambda v: vm_status.tell(v, told, now)  # noqa: E731
             case _:
                 raise AssertionError(f"no such action: {action}")
