@@ -25,6 +25,7 @@ from trivet.contracts.security.endpoints.audit_append import ENDPOINT as APPEND
 from trivet.contracts.security.endpoints.audit_append import AppendResponse
 from trivet.contracts.security.endpoints.token_verify import ENDPOINT as VERIFY
 from trivet.contracts.security.endpoints.token_verify import VerifyResponse
+from trivet.contracts.service_status import ServiceStatus, status_endpoint
 from trivet.gateway.app import Gateway
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import serve
@@ -35,6 +36,8 @@ from trivet.testing.memory_bus import MemoryBroker, MemoryBus
 from trivet.testing.memory_store import MemoryStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+WELL = ServiceStatus(node="n1", leader="n1", unsent_events=1, unsent_s=1, records=9, up_s=9)
 
 
 def _caller(user: str, project: str, *permissions: str) -> Caller:
@@ -61,10 +64,13 @@ class Cloud:
     revision: int = 0
     audit_fails: bool = False
     settles: bool = True
+    health: dict[str, ServiceStatus] = field(
+        default_factory=lambda: dict.fromkeys(("compute", "network", "security"), WELL)
+    )
 
     async def serve(self, endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> None:
         async def noted(request: Any, call: Call) -> Any:
-            if endpoint.op not in (VERIFY.op, APPEND.op):
+            if endpoint.op not in (VERIFY.op, APPEND.op, "service.status"):
                 self.calls.append((endpoint.op, request, call))
             return await handler(request, call)
 
@@ -88,6 +94,14 @@ class Cloud:
         for endpoint in (*declared("compute"), *declared("security")):
             if endpoint.op in handlers:
                 await self.serve(endpoint, handlers[endpoint.op])
+        for service in self.health:
+            await self.serve(status_endpoint(service), self.status(service))
+
+    def status(self, service: str) -> EndpointHandler:
+        async def status(request: Any, call: Call) -> ServiceStatus:
+            return self.health[service]
+
+        return status
 
     async def broken(self, request: Any, call: Call) -> Any:
         raise RuntimeError("secret internals")

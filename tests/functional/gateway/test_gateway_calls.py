@@ -10,6 +10,7 @@ import pytest
 from trivet.contracts.access import Caller
 from trivet.contracts.errors import CODES, Refused
 from trivet.contracts.security.endpoints.token_verify import ENDPOINT as VERIFY
+from trivet.contracts.service_status import status_endpoint
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.gateway.limits import Limits
 
@@ -282,6 +283,29 @@ async def test_health_tells_which_services_answer(site: Any) -> None:
     services = reply.json()["services"]
     assert set(services) == {"compute", "storage", "network", "security"}
     assert not services["storage"]["reachable"]
+    assert services["compute"]["reachable"]
+    assert services["compute"]["leader"] == "n1"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "word"),
+    [({"leader": None}, "leads"), ({"unsent_s": 100.0}, "wait to be told"), ({}, "")],
+    ids=["nobody leads", "events are late", "well"],
+)
+async def test_health_tells_which_services_do_their_work(
+    site: Any, trouble: dict[str, Any], word: str
+) -> None:
+    well = site.cloud.health["compute"]
+    await site.cloud.serve(status_endpoint("storage"), site.cloud.status("storage"))
+    site.cloud.health["storage"] = well
+    site.cloud.health["compute"] = well.model_copy(update=trouble)
+    reply = await site.ask("GET", "/v1/health", who=None)
+    assert reply.status_code == (503 if trouble else 200)
+    assert reply.json()["status"] == ("degraded" if trouble else "ok")
+    told = reply.json()["services"]["compute"]
+    assert told["reachable"]
+    assert word in told["reason"]
+    assert bool(told["reason"]) == bool(trouble)
 
 
 async def test_version_and_document_are_public(site: Any) -> None:

@@ -11,11 +11,14 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from trivet.contracts.alarm import alarm_rules
-from trivet.contracts.endpoint import SERVICES, declared
+from trivet.contracts.endpoint import SERVICES, Endpoint, declared
 from trivet.contracts.errors import CODES
 from trivet.contracts.resource import KINDS
+from trivet.contracts.service_status import status_endpoint
+from trivet.runtime.nats_config import BUCKET_OWNERS
 
 _PARTS = ("trivet.contracts", "trivet.runtime", "trivet.client", "trivet.cli", "trivet.host")
 _MADE = "<!-- Written by `python -m trivet.cli.docs docs`; change the declarations instead. -->\n"
@@ -63,7 +66,7 @@ def _operations() -> str:
             e.summary,
         )
         for service in SERVICES
-        for e in declared(service)
+        for e in (*declared(service), *_common(service))
     )
     return (
         f"# Operations\n\n{_MADE}\n"
@@ -71,6 +74,11 @@ def _operations() -> str:
         "bus. What is `internal` is for Trivet's own services and not offered over HTTP.\n\n"
         + _table(("Operation", "HTTP", "Needs", "What it does"), rows)
     )
+
+
+def _common(service: str) -> tuple[Endpoint[Any, Any], ...]:
+    """What every service with a bucket answers."""
+    return (status_endpoint(service),) if service in BUCKET_OWNERS else ()
 
 
 def _events() -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from trivet.contracts.compute.endpoints.node_drain import ENDPOINT, DrainRequest, DrainResponse
 from trivet.runtime.call import Client
 from trivet.runtime.nats_bus import NatsBus
+from trivet.runtime.nats_link import NOT_FOUND, ApiError, translate
 from trivet.runtime.nats_provision import provision as provision_link
+from trivet.runtime.nats_provision import stream_configs
 from trivet.runtime.settings import Settings
 
 IDENTITY = "admin"
@@ -27,6 +30,21 @@ async def drain(settings: Settings, grace_s: int) -> DrainResponse:
         return await Client(bus, IDENTITY).call(
             ENDPOINT, DrainRequest(grace_s=grace_s), node=settings.node, timeout_s=grace_s + 60.0
         )
+
+
+async def streams(settings: Settings) -> dict[str, dict[str, Any] | None]:
+    """What the server says of each stream and bucket; None: it is not there."""
+    names = [config["name"] for config in stream_configs(settings.bus.replicas)]
+    found: dict[str, dict[str, Any] | None] = {}
+    async with _connected(settings) as bus:
+        for name in names:
+            try:
+                found[name] = await bus.link.api(f"STREAM.INFO.{name}")
+            except ApiError as error:
+                if error.status != NOT_FOUND:
+                    raise translate(error, f"stream {name}") from error
+                found[name] = None
+    return found
 
 
 @asynccontextmanager

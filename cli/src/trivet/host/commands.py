@@ -92,11 +92,24 @@ def doctor(
         if output == "json":
             print(json.dumps([asdict(finding) for finding in findings], indent=1))
         else:
-            marks = {True: "ok", False: "WRONG", None: "-"}
-            for finding in findings:
-                print(f"{marks[finding.ok]:6} {finding.about:32} {finding.says}")
-        if any(finding.ok is False for finding in findings):
+            _tell_findings(findings)
+        if doctor_module.wrong(findings):
             raise typer.Exit(1)
+
+
+def _tell_findings(findings: list[doctor_module.Finding]) -> None:
+    marks = {True: "ok", False: "WRONG", None: "-"}
+    part = ""
+    for finding in findings:
+        if finding.part != part:
+            part = finding.part
+            print(f"{part}:")
+        print(f"  {marks[finding.ok]:6} {finding.about:30} {finding.says}")
+        if finding.hint and finding.ok is not True:
+            print(f"  {'':6} {'':30} -> {finding.hint}")
+    bad = len(doctor_module.wrong(findings))
+    told = f"{bad} of {len(findings)} findings are wrong" if bad else "nothing is wrong"
+    print(f"\n{told}")
 
 
 def run_tests(

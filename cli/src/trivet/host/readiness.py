@@ -24,7 +24,8 @@ TIMEOUT_S = 3.0
 
 @dataclass(frozen=True)
 class Health:
-    """What the gateway says: `ok` or `degraded`, and why each service that is silent is."""
+    """What the gateway says: `ok` or `degraded`, and what is wrong with each service that does
+    not do its work."""
 
     status: str
     silent: dict[str, str]
@@ -75,7 +76,11 @@ def gateway_health(settings: Settings, layout: Layout) -> Health | None:
     except (OSError, ValueError):
         return None
     services = told.get("services", {})
-    silent = {n: s.get("reason", "") for n, s in services.items() if not s.get("reachable")}
+    silent = {
+        name: told.get("reason", "")
+        for name, told in services.items()
+        if not told.get("reachable") or told.get("reason")
+    }
     return Health(str(told.get("status")), silent)
 
 

@@ -20,6 +20,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.resource import Kind, ResourceT
+from trivet.contracts.service_status import status_endpoint
 from trivet.runtime import starts
 from trivet.runtime.assignments import Assigned, Assignments
 from trivet.runtime.bus import Bus, Subscription
@@ -31,6 +32,7 @@ from trivet.runtime.lease import Lease
 from trivet.runtime.outbox import OutboxPublisher
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.record import Published
+from trivet.runtime.service_status import LEAD, Untold, status_handler
 from trivet.runtime.settings import Settings
 from trivet.runtime.store import Store
 
@@ -91,6 +93,7 @@ class Service:
         self._controllers: list[tuple[str, Duty]] = []
         self._event_callbacks: list[tuple[str, EventCallback]] = []
         self._closers: list[Duty] = []
+        self._untold = Untold(runtime.clock)
 
     def collection(self, kind: Kind[ResourceT]) -> Collection[ResourceT]:
         """The resources of a kind; one collection a kind."""
@@ -136,6 +139,7 @@ class Service:
         subscriptions: list[Subscription] = []
         try:
             if self._collections or self._assigned:
+                self._tell_status()
                 tasks.append(asyncio.create_task(self._forever("feed", self.feed.run)))
                 async with asyncio.timeout(SYNC_TIMEOUT_S):
                     await self.feed.synced()
@@ -166,6 +170,13 @@ class Service:
         for close in reversed(self._closers):
             await close()
 
+    def _tell_status(self) -> None:
+        """Answer `service.status`, as every service with a bucket does."""
+        runtime = self.runtime
+        self.feed.add("", self._untold.take)
+        handler = status_handler(runtime.node, runtime.store, self._untold, runtime.clock)
+        self.handle(status_endpoint(runtime.service), handler)
+
     async def _serve(self, endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Subscription:
         node = self.runtime.node if endpoint.per_node else None
         return await self.runtime.bus.serve(
@@ -189,7 +200,7 @@ class Service:
 
     async def _lead(self) -> None:
         runtime = self.runtime
-        lease = Lease(runtime.store, "lead", runtime.node, runtime.clock, alone=True)
+        lease = Lease(runtime.store, LEAD, runtime.node, runtime.clock, alone=True)
         await lease.hold(self._controllers_work)
 
     async def _controllers_work(self) -> None:

@@ -73,7 +73,7 @@ class Gateway:
         self.limits = limits
         self.streams = OpenStreams(limits)
         self._feeds = EventFeeds(bus, self._identities, self.streams, clock, limits)
-        self._health = HealthCheck(bus, client, endpoints, clock, limits)
+        self._health = HealthCheck(bus, client, clock, limits)
         answers = Answers(store, holder, clock, limits)
         self._dispatcher = Dispatcher(client, self._identities, self._audit, answers, clock, limits)
         self._tasks: list[asyncio.Task[None]] = []

@@ -1,34 +1,45 @@
-"""Whether each service answers: asked over the bus by its cheapest operation.
+"""Whether the cluster is well: each service asked over the bus how it is.
 
-A service is asked to list one of its resources; any answer, an error of its own too, proves that
-it is there. The finding is kept for a short while, since anybody may ask.
+An answer proves that a service, its bucket and the bus are there, and says who leads and whether
+its events are told in time. The finding is kept for a short while, since anybody may ask.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-from trivet.contracts.endpoint import Endpoint, ListRequest
+from trivet.contracts.endpoint import Nothing
 from trivet.contracts.errors import Retry, TrivetError
 from trivet.contracts.model import Model
+from trivet.contracts.service_status import ServiceStatus, status_endpoint
 from trivet.gateway.limits import Limits
 from trivet.runtime.bus import Bus
 from trivet.runtime.call import Client
 from trivet.runtime.clock import Clock
+from trivet.runtime.nats_config import BUCKET_OWNERS
+
+UNSENT_S = 60.0
+"""Events that wait for longer say that the publisher does not work."""
 
 
 class ServiceHealth(Model):
-    """Whether a service answers, and if not, why."""
+    """Whether a service answers and does its work, and if not, why. `leader` is the node whose
+    instance makes the cluster's decisions, `unsent_events` wait to be told."""
 
     reachable: bool
     reason: str = ""
+    leader: str | None = None
+    unsent_events: int = 0
+
+    @property
+    def well(self) -> bool:
+        """Whether it does all of its work."""
+        return self.reachable and not self.reason
 
 
 class Health(Model):
-    """`ok` if the bus is there and every service answers, else `degraded`."""
+    """`ok` if the bus is there and every service does its work, else `degraded`."""
 
     status: str
     bus: bool
@@ -57,7 +68,6 @@ class HealthCheck:
         self,
         bus: Bus,
         client: Client,
-        endpoints: Iterable[Endpoint[Any, Any]],
         clock: Clock,
         limits: Limits,
     ) -> None:
@@ -67,8 +77,6 @@ class HealthCheck:
         self._limits = limits
         self._asking = asyncio.Lock()
         self._found: tuple[float, Health] | None = None
-        lists = (e for e in endpoints if issubclass(e.request, ListRequest))
-        self._probes = {e.service: e for e in sorted(lists, key=lambda e: e.op, reverse=True)}
 
     async def health(self) -> Health:
         """How the services are, or were a moment ago."""
@@ -79,17 +87,31 @@ class HealthCheck:
             return self._found[1]
 
     async def _ask(self) -> Health:
-        names = sorted(self._probes)
-        answers = await asyncio.gather(*(self._reach(self._probes[n]) for n in names))
-        services = dict(zip(names, answers, strict=True))
-        ok = self._bus.connected and all(a.reachable for a in answers)
+        answers = await asyncio.gather(*(self._reach(name) for name in BUCKET_OWNERS))
+        services = dict(zip(BUCKET_OWNERS, answers, strict=True))
+        ok = self._bus.connected and all(a.well for a in answers)
         return Health(status="ok" if ok else "degraded", bus=self._bus.connected, services=services)
 
-    async def _reach(self, probe: Endpoint[Any, Any]) -> ServiceHealth:
+    async def _reach(self, service: str) -> ServiceHealth:
+        endpoint = status_endpoint(service)
         try:
-            await self._client.call(probe, ListRequest(limit=1), timeout_s=self._limits.health_s)
+            told = await self._client.call(endpoint, Nothing(), timeout_s=self._limits.health_s)
         except Retry as error:
             return ServiceHealth(reachable=False, reason=error.detail)
         except TrivetError as error:
             return ServiceHealth(reachable=True, reason=error.detail)
-        return ServiceHealth(reachable=True)
+        return ServiceHealth(
+            reachable=True,
+            reason=_trouble(told),
+            leader=told.leader,
+            unsent_events=told.unsent_events,
+        )
+
+
+def _trouble(told: ServiceStatus) -> str:
+    """What keeps a service that answers from its work; '' nothing."""
+    if told.leader is None:
+        return "no instance of it leads: nothing is decided"
+    if told.unsent_s > UNSENT_S:
+        return f"{told.unsent_events} events wait to be told, one for {told.unsent_s:.0f} s"
+    return ""

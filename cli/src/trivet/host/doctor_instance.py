@@ -1,0 +1,101 @@
+"""How this node's instance is: its own checks, its processes, and its ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trivet.contracts.driver import DriverContext
+from trivet.host.config_files import BUS_PORT
+from trivet.host.doctor import Finding
+from trivet.host.layout import Layout
+from trivet.host.readiness import gateway_health, gateway_url
+from trivet.host.setup import running_supervisor
+from trivet.runtime.node_checks import look, open_checks
+from trivet.runtime.plugins import Plugins
+from trivet.runtime.settings import Settings
+
+PROCESSES = "Processes"
+START = "`sudo ./trivet up` starts it"
+
+
+async def checks(layout: Layout, settings: Settings) -> Sequence[Finding]:
+    """What the node's own checks say: the same that its agent keeps on record."""
+    with tempfile.TemporaryDirectory(prefix="trivet-doctor-") as folder:
+        here = DriverContext(settings.node, Path(folder), Path(folder), settings.prefix)
+        opened = await open_checks(Plugins.discover(), settings, lambda name: here)
+        results = await look(opened)
+        for check in opened:
+            await check.close()
+    if not layout.settings_file.exists():
+        # There is no instance yet: no certificate is no fault.
+        results = tuple(r for r in results if r.type != "Certificate")
+    return [
+        Finding("node", _words(r.type), r.ok, r.message or r.detail or r.reason)
+        for r in results
+        if r.type != PROCESSES
+    ]
+
+
+def _words(camel: str) -> str:
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in camel).strip()
+
+
+async def processes(layout: Layout, settings: Settings) -> Sequence[Finding]:
+    """What the supervisor says of its processes, and the gateway of the services."""
+    found: list[Finding] = []
+    if running_supervisor(layout) is None:
+        stopped = layout.settings_file.exists()
+        says = "not running" if stopped else "there is no instance on this machine"
+        found.append(Finding("instance", "supervisor", None, says, START))
+    else:
+        found += _processes(layout)
+    health = await asyncio.to_thread(gateway_health, settings, layout)
+    if health is None:
+        expected = bool(found) and found[0].about != "supervisor"
+        says = f"the gateway does not answer at {gateway_url(settings)}"
+        hint = f"see {layout.log_file('gateway')}"
+        if expected or layout.ca_file.exists():
+            found.append(Finding("instance", "health", False if expected else None, says, hint))
+        return found
+    bad = [Finding("instance", f"service {n}", False, why) for n, why in health.silent.items()]
+    return [*found, Finding("instance", "health", health.status == "ok", health.status), *bad]
+
+
+def _processes(layout: Layout) -> list[Finding]:
+    told = json.loads(layout.status_file.read_text())["processes"]
+    found = []
+    for name, process in told.items():
+        says = f"pid {process['pid']}, {'ready' if process['ready'] else 'not ready'}"
+        if process["failures"]:
+            says += f", ended {process['failures']} times in a row (last {process['last_exit']})"
+        hint = "" if process["ready"] else f"see {layout.log_file(name)}"
+        found.append(Finding("instance", name, bool(process["ready"]), says, hint))
+    return found
+
+
+async def ports(layout: Layout, settings: Settings) -> Sequence[Finding]:
+    """Whether the ports are ours to take, where the instance does not run; else who is there."""
+    running = running_supervisor(layout) is not None
+    bus = urlsplit(settings.bus.urls[0])
+    wanted = (("bus", bus.hostname or "127.0.0.1", bus.port or BUS_PORT),)
+    gateway = ("gateway", "127.0.0.1", settings.gateway.port)
+    found = []
+    for name, host, port in (*wanted, gateway):
+        with socket.socket() as link:
+            link.settimeout(3)
+            taken = link.connect_ex((host, port)) == 0
+        if running:
+            says = "somebody listens" if taken else "nobody listens"
+            finding = Finding("instance", f"port {port}", taken, f"{says}: {name}")
+        else:
+            says = f"taken by another program; {name} wants it" if taken else f"free for {name}"
+            hint = f"end that program, or set another port in {layout.settings_file}"
+            finding = Finding("instance", f"port {port}", not taken, says, hint if taken else "")
+        found.append(finding)
+    return found
