@@ -60,7 +60,7 @@ def _engine(name: str, argv: tuple[str, ...], path: str) -> Finding:
 
 
 def _kernel() -> Finding:
-    kvm = "with /dev/kvm" if Path("/dev/kvm").exists() else "without /dev/kvm: guests are slow"
+    kvm = "there is a /dev/kvm" if Path("/dev/kvm").exists() else "no /dev/kvm: guests are slow"
     return Finding("machine", "kernel", None, f"Linux {platform.release()}, {kvm}")
 
 
