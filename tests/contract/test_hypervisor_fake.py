@@ -18,6 +18,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import Fatal, Retry
 from trivet.contracts.model import ResourceId
 from trivet.testing.fakes.hypervisor import FakeHypervisor, FakeHypervisorConfig
+from trivet.testing.suites.consoles import ConsoleSuite
 from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
 
 
@@ -73,6 +74,10 @@ async def bench(tmp_path: Path) -> AsyncIterator[FakeBench]:
 
 class TestFakeHypervisor(HypervisorSuite):
     """The law."""
+
+
+class TestFakeHypervisorConsoles(ConsoleSuite):
+    """The law for consoles."""
 
 
 async def test_guests_outlive_the_driver(bench: FakeBench) -> None:

@@ -19,6 +19,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.model import ResourceId
 from trivet.host import libvirtd, tiny_image
 from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
+from trivet.testing.suites.consoles import ConsoleSuite
 from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
 
 pytestmark = pytest.mark.root
@@ -196,6 +197,10 @@ async def bench(image: Path) -> AsyncIterator[LibvirtBench]:
 
 class TestLibvirt(HypervisorSuite):
     """The law."""
+
+
+class TestLibvirtConsoles(ConsoleSuite):
+    """The law for consoles."""
 
 
 async def test_guests_outlive_the_driver_and_keep_their_data(bench: LibvirtBench) -> None:

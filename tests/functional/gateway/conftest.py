@@ -32,6 +32,7 @@ from trivet.gateway.server import serve
 from trivet.runtime.call import Call, EndpointHandler, answer
 from trivet.runtime.clock import SystemClock, new_id
 from trivet.runtime.settings import GatewaySettings
+from trivet.runtime.streams import Dialer
 from trivet.testing.memory_bus import MemoryBroker, MemoryBus
 from trivet.testing.memory_store import MemoryStore
 
@@ -210,7 +211,8 @@ async def running_site(limits: Limits) -> AsyncIterator[Site]:
     cloud = Cloud(MemoryBus(broker, "services"))
     await cloud.start()
     bus = MemoryBus(broker, "gateway")
-    gateway = Gateway(bus, MemoryStore(bus, "gateway"), SystemClock(), limits)
+    store = MemoryStore(bus, "gateway")
+    gateway = Gateway(bus, store, SystemClock(), limits, dialer=Dialer("n1"))
     await gateway.start()
     transport = httpx.ASGITransport(gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:

@@ -72,17 +72,22 @@ def build_app(first: str | None = None) -> typer.Typer:
     from trivet.host import commands
 
     commands.register(app)
-    add_commands(app, endpoints, _written_by_hand("image"))
+    add_commands(app, endpoints, _written_by_hand("image") | _written_by_hand("vm"))
     return app
 
 
 def _written_by_hand(noun: str | None) -> dict[str, typer.Typer]:
     """The group of a noun that has commands which no declaration makes."""
-    if noun != "image":
-        return {}
-    from trivet.cli import images
+    match noun:
+        case "image":
+            from trivet.cli import images
 
-    return {"image": images.app}
+            return {"image": images.app}
+        case "vm":
+            from trivet.cli import consoles
+
+            return {"vm": consoles.app}
+    return {}
 
 
 def with_wait(arguments: Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ def _operations() -> str:
     rows = (
         (
             f"`{e.op}`",
-            f"`{e.http.method} {e.http.path}`" if e.http else "bus only",
+            _http(e),
             f"`{e.policy.permission}`" if e.policy.permission else e.policy.audience.value,
             e.summary,
         )
@@ -79,6 +79,14 @@ def _operations() -> str:
 def _common(service: str) -> tuple[Endpoint[Any, Any], ...]:
     """What every service with a bucket answers."""
     return (status_endpoint(service),) if service in BUCKET_OWNERS else ()
+
+
+def _http(endpoint: Endpoint[Any, Any]) -> str:
+    http = endpoint.http
+    if http is None:
+        return "bus only"
+    method = "WebSocket" if http.stream == "websocket" else http.method
+    return f"`{method} {http.path}`"
 
 
 def _events() -> str:

@@ -272,7 +272,7 @@ def add_commands(
 ) -> None:
     """Add a group for every noun, and a command for every operation offered over HTTP. A
     command of that name that a group already has stays."""
-    offered = [e for e in endpoints if e.http is not None]
+    offered = [e for e in endpoints if e.http is not None and e.http.stream is None]
     by_noun: dict[str, dict[str, Endpoint[Any, Any]]] = {}
     for endpoint in offered:
         by_noun.setdefault(endpoint.noun, {})[endpoint.verb] = endpoint

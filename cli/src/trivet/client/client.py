@@ -9,10 +9,12 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import ValidationError
@@ -43,10 +45,16 @@ from trivet.contracts.errors import (
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.model import Model
 
+if TYPE_CHECKING:
+    from trivet.client.streams import Stream
+
 GRACE_S = 5.0
 """On top of an operation's own time: the way there and back."""
 
 CONNECT_S = 5.0
+DOWNLOAD_S = 30.0
+"""How long a body of bytes may take on top of that."""
+
 EVENT_SILENCE_S = 60.0
 """A stream of events says at least that it is there; silent for so long, it is dead."""
 
@@ -78,11 +86,12 @@ class Client:
     ) -> None:
         self.project = project
         self._url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._trust = _trust(ca_file) if self._url.startswith("https") else True
         self._http = httpx.Client(
             base_url=self._url,
-            headers=headers,
-            verify=_trust(ca_file) if self._url.startswith("https") else True,
+            headers=self._headers,
+            verify=self._trust,
             transport=transport,
             trust_env=False,
         )
@@ -121,6 +130,24 @@ class Client:
             json=asked.body,
         )
         return _read(endpoint.response, reply.content)
+
+    def download(self, endpoint: Endpoint[RequestT, Any], request: RequestT) -> bytes:
+        """The body of an operation that answers bytes."""
+        asked = http_request(endpoint, request)
+        timeout_s = endpoint.timeout_s + DOWNLOAD_S
+        return self._send(asked.method, asked.path, timeout_s=timeout_s, params=asked.query).content
+
+    @contextmanager
+    def stream(self, endpoint: Endpoint[RequestT, Any], request: RequestT) -> Iterator[Stream]:
+        """The WebSocket of an operation that answers a stream; closed with the block."""
+        from trivet.client.streams import joined
+
+        asked = http_request(endpoint, request)
+        query = f"?{urlencode(asked.query)}" if asked.query else ""
+        trust = self._trust if isinstance(self._trust, ssl.SSLContext) else None
+        address = f"ws{self._url.removeprefix('http')}{asked.path}{query}"
+        with joined(address, self._headers, trust) as stream:
+            yield stream
 
     def version(self) -> str:
         """The gateway's version."""

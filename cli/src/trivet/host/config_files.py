@@ -41,6 +41,7 @@ host = {api_host}
 port = {api_port}
 certificate = {certificate}
 private_key = {private_key}
+ca_file = {ca_file}
 
 [plugins.libvirt]
 uri = {libvirt_uri}
@@ -71,6 +72,7 @@ def new_settings(layout: Layout) -> str:
         "api_port": api_port,
         "certificate": layout.tls / "server.pem",
         "private_key": layout.tls / "server.key",
+        "ca_file": layout.ca_file,
         "libvirt_uri": libvirtd_of(layout).uri,
         "guest_logs": layout.state / "libvirt/log/qemu",
     }

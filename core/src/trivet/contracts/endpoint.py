@@ -28,11 +28,18 @@ ResponseT = TypeVar("ResponseT", bound=Model)
 
 @dataclass(frozen=True)
 class Http:
-    """The HTTP face of an endpoint. `path` names its parameters as the request's fields."""
+    """The HTTP face of an endpoint. `path` names its parameters as the request's fields.
+
+    With `stream` the endpoint answers a `StreamTicket`, and the gateway brings the stream: in
+    both directions over a `websocket` (binary messages), or as the `body` of the reply, of the
+    type `media`.
+    """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     status: int = 200
+    stream: Literal["websocket", "body"] | None = None
+    media: str = "application/json"
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,13 @@ class BusSettings(Model):
 
 
 class ComputeSettings(Model):
-    """`hypervisor`: a driver's name or `auto`. `import_dir`: files that images may come from."""
+    """`hypervisor`: a driver's name or `auto`. `import_dir`: files that images may come from.
+    `stream_port`: where gateways of other nodes reach the consoles of this one (0: any free one);
+    only with a certificate (`gateway.certificate`)."""
 
     hypervisor: str = "auto"
     import_dir: Path = Path("/var/lib/trivet/import")
+    stream_port: int = Field(default=0, ge=0, le=65535)
     look_s: float = Field(default=30.0, gt=0)
     node_silent_s: float = Field(default=15.0, gt=0)
 
@@ -84,12 +87,14 @@ class GatewaySettings(Model):
 
     Sizes in bytes, times in seconds. `rate_*` is for each token, `denials_*` for each address
     that shows no valid one; a burst is what may come at once after a silence.
+    `ca_file`: the authority that other nodes' certificates are of.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8443, ge=1, le=65535)
     certificate: Path | None = None
     private_key: Path | None = None
+    ca_file: Path | None = None
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_s: float = Field(default=20.0, gt=0)
     max_head_bytes: int = Field(default=32_768, ge=1024)

@@ -10,3 +10,4 @@ HEAD_TOO_LARGE = code("request.head_too_large", 431, "The request's head is too 
 KEY_REUSED = code("idempotency.key_reused", 422, "The key came with another request")
 KEY_IN_PROGRESS = code("idempotency.in_progress", 409, "The first request is still at work")
 MEDIA_TYPE = code("request.media_type", 415, "The body is not of a type that is taken")
+UPGRADE = code("request.upgrade_required", 426, "The path is for a WebSocket")

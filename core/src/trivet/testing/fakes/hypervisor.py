@@ -40,6 +40,7 @@ from trivet.contracts.errors import (
 )
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import GIB, MIB, Model, ResourceId
+from trivet.testing.fakes.guest_console import FakeLine
 
 
 class FakeHypervisorConfig(Model):
@@ -71,6 +72,18 @@ class FakeDomain:
     boots: int = 0
     console: bytes = b""
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
+    line: FakeLine | None = field(default=None, repr=False)
+
+    def show(self, data: bytes) -> None:
+        """The console shows something, to the log and to whoever looks."""
+        if self.line is not None:
+            self.line.write(data)
+        else:
+            self.record(data)
+
+    def record(self, data: bytes) -> None:
+        """Into the console's log."""
+        self.console += data
 
     def forget_clock(self) -> None:
         """What was about to happen in the guest does not happen any more."""
@@ -81,6 +94,9 @@ class FakeDomain:
     def end(self, reason: str) -> None:
         """It does not run any more."""
         self.forget_clock()
+        if self.line is not None:
+            self.line.close()
+        self.line = None
         self.running, self.ready = None, False
         self.power, self.reason = Power.STOPPED, reason
 
@@ -242,10 +258,13 @@ class FakeHypervisor:
         return console[max(0, len(console) - max_bytes) :]
 
     async def console_path(self, id_: ResourceId) -> str:
-        """A path at which nobody answers."""
-        if self._find(id_).running is None:
+        """The socket of the pretended guest's line."""
+        domain = self._find(id_)
+        if domain.running is None:
             raise Refused(CONFLICT, f"{id_} does not run: it has no console")
-        return str(self._context.run_dir / f"{id_}.sock")
+        if domain.line is None:
+            domain.line = FakeLine(domain.record)
+        return domain.line.path
 
     async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
         """Give the running guest a disk or a card."""
@@ -318,7 +337,7 @@ class FakeHypervisor:
 
     def _boot(self, domain: FakeDomain) -> None:
         domain.ready = False
-        domain.console += b"booting\r\n"
+        domain.show(b"booting\r\n")
         self.host.tell(domain.defined.id)
         self._later(domain, self.config.boot_s, self._booted)
 
@@ -328,7 +347,7 @@ class FakeHypervisor:
             return
         domain.boots += 1
         domain.ready = True
-        domain.console += f"boots: {domain.boots}\r\nREADY\r\n".encode()
+        domain.show(f"boots: {domain.boots}\r\nREADY\r\n".encode())
         self.host.tell(domain.defined.id)
 
     def _button(self, domain: FakeDomain) -> None:

@@ -9,6 +9,7 @@ from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.compute.node.image_agent import ImageAgent
 from trivet.compute.node.registration import Registration
+from trivet.compute.node.streams import Streams
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.alarms import ALARM, RULES
@@ -43,6 +44,8 @@ async def bootstrap(service: Service) -> None:
     service.agent("heartbeat", registration.run_beats)
     service.agent("vms", agent.run)
     service.agent("orphans", agent.run_sweeps)
+    streams = Streams(runtime, hypervisor)
+    service.agent("streams", streams.run)
     image_agent = await _image_agent(service)
     service.agent("images", image_agent.run)
     placement = VmPlacement(
@@ -57,7 +60,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("nodes", NodeController(service, nodes, vms).run)
     service.controller("images", ImageController(service, images, nodes).run)
     await keep_alarms(service, ALARM, RULES)
-    wire_endpoints(service, Parts(runtime, vms, nodes, images, hypervisor, agent))
+    wire_endpoints(service, Parts(runtime, vms, nodes, images, hypervisor, agent, streams))
 
 
 async def _image_agent(service: Service) -> ImageAgent:

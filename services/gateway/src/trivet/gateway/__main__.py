@@ -21,6 +21,7 @@ from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_config import ANSWERS_BUCKET
 from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.settings import Settings, load_settings
+from trivet.runtime.streams import Dialer
 from trivet.runtime.telemetry import configure_telemetry
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ async def run(settings: Settings) -> None:
         store = await NatsStore.open(bus, ANSWERS_BUCKET)
         limits = Limits.of(settings.gateway)
         holder = f"{settings.node}:{settings.gateway.port}"
-        gateway = Gateway(bus, store, SystemClock(), limits, holder)
+        dialer = Dialer(settings.node, settings.gateway.ca_file)
+        gateway = Gateway(bus, store, SystemClock(), limits, holder, dialer)
         await serve(gateway, settings.gateway, listener, stop)
     finally:
         await bus.close()

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
@@ -32,6 +32,7 @@ from trivet.gateway.health import HealthCheck, product_version
 from trivet.gateway.idempotency import Answers
 from trivet.gateway.identity import FORGET_ON, Identities
 from trivet.gateway.limits import Limits
+from trivet.gateway.node_streams import NodeStreams
 from trivet.gateway.openapi import document
 from trivet.gateway.problems import as_trivet_error, problem, problem_response
 from trivet.gateway.requests import parse_query
@@ -41,6 +42,7 @@ from trivet.runtime.bus import Bus, Subscription
 from trivet.runtime.call import Client
 from trivet.runtime.clock import Clock
 from trivet.runtime.store import Store
+from trivet.runtime.streams import Dialer
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,17 @@ class Segment(StringConvertor):
 
 class Gateway:
     """The gateway of one process: an ASGI application and the tasks beside it. `store` is the
-    bucket of kept answers; `holder` names this gateway in it, the same after a restart."""
+    bucket of kept answers; `holder` names this gateway in it, the same after a restart; `dialer`
+    goes to the nodes that streams are on."""
 
     def __init__(
-        self, bus: Bus, store: Store, clock: Clock, limits: Limits, holder: str = "gateway"
+        self,
+        bus: Bus,
+        store: Store,
+        clock: Clock,
+        limits: Limits,
+        holder: str = "gateway",
+        dialer: Dialer | None = None,
     ) -> None:
         self._bus = bus
         endpoints = all_endpoints()
@@ -76,6 +85,9 @@ class Gateway:
         self._health = HealthCheck(bus, client, clock, limits)
         answers = Answers(store, holder, clock, limits)
         self._dispatcher = Dispatcher(client, self._identities, self._audit, answers, clock, limits)
+        self._node_streams = NodeStreams(
+            client, self._dispatcher, dialer or Dialer(), self.streams, clock, limits
+        )
         self._tasks: list[asyncio.Task[None]] = []
         table = routes(endpoints)
         self._table = table
@@ -95,8 +107,9 @@ class Gateway:
         ]
 
     def end_streams(self) -> None:
-        """End the streams of events, which would else hold up a stop for ever."""
+        """End the streams, which would else hold up a stop for ever."""
         self._feeds.close()
+        self._node_streams.close()
 
     async def stop(self) -> None:
         """End what runs beside the requests, and send the last audit entries."""
@@ -118,14 +131,7 @@ class Gateway:
             Route("/v1/events", _guarded(self._answer_events), methods=["GET"]),
             WebSocketRoute("/v1/events", self._talk_events),
         ]
-        declared = [
-            Route(
-                route.http.path.replace("}", ":segment}"),
-                self._handler(route),
-                methods=[route.http.method],
-            )
-            for route in table
-        ]
+        declared = [face for route in table for face in self._faces(route)]
         app = FastAPI(
             title="Trivet",
             routes=[*declared, *own],
@@ -137,9 +143,26 @@ class Gateway:
         app.add_exception_handler(HTTPException, _no_route)
         return app
 
+    def _faces(self, route: ApiRoute) -> list[BaseRoute]:
+        """What the server does at the path of an operation."""
+        path = route.http.path.replace("}", ":segment}")
+        found: list[BaseRoute] = [Route(path, self._handler(route), methods=[route.http.method])]
+        if route.http.stream == "websocket":
+            found.append(WebSocketRoute(path, partial(self._node_streams.talk, route)))
+        return found
+
     def _handler(self, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
+        answer: Callable[[ApiRoute, Request], Awaitable[Response]]
+        match route.http.stream:
+            case "websocket":
+                answer = self._node_streams.refuse
+            case "body":
+                answer = self._node_streams.download
+            case None:
+                answer = self._dispatcher.answer
+
         async def handle(request: Request) -> Response:
-            return await self._dispatcher.answer(route, request)
+            return await answer(route, request)
 
         return handle
 

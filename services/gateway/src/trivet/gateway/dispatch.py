@@ -19,6 +19,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+from starlette.requests import HTTPConnection
 
 from trivet.contracts.access import Audience, Caller
 from trivet.contracts.endpoint import CreateRequest
@@ -110,13 +111,13 @@ class Dispatcher:
                 return await self._perform(exchange, request)
         except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
             error = as_trivet_error(raised, exchange.request_id)
-            self._record(exchange, error)
+            self.record(exchange, error)
             return problem_response(error, exchange.request_id)
         finally:
             self._at_work -= 1
 
     async def _perform(self, exchange: Exchange, request: Request) -> Response:
-        await self._admit(exchange, request)
+        await self.admit(exchange, request)
         token = exchange.caller.token_id or exchange.caller.user if exchange.caller else ANONYMOUS
         if self._by_token[token] >= self._limits.requests_per_token:
             hint = "gateway.max_requests_per_token"
@@ -148,7 +149,7 @@ class Dispatcher:
             once = self._asked(exchange, request, key, query, body)
             return await self._answer_once(exchange, asked, wait_s, once)
         response = await self._call(exchange, asked, wait_s)
-        self._record(exchange, None)
+        self.record(exchange, None)
         return _reply(route, response, exchange.request_id)
 
     async def _call(
@@ -199,7 +200,7 @@ class Dispatcher:
         lease_s = route.endpoint.timeout_s + wait_s + _LEASE_MARGIN_S
         answer = await self._answers.once(once, lease_s, call)
         if not answer.replayed:
-            self._record(exchange, None)
+            self.record(exchange, None)
         response = (
             problem_response(from_body(answer.error), exchange.request_id)
             if answer.error
@@ -209,7 +210,7 @@ class Dispatcher:
             response.headers[REPLAYED] = "true"
         return response
 
-    async def _admit(self, exchange: Exchange, request: Request) -> None:
+    async def admit(self, exchange: Exchange, request: HTTPConnection) -> None:
         """Find out who calls, and refuse who may not."""
         policy = exchange.route.endpoint.policy
         if policy.audience is not Audience.PUBLIC:
@@ -248,7 +249,7 @@ class Dispatcher:
         hint = f"at most {self._limits.body_bytes} bytes"
         return Refused(TOO_LARGE, "the body is too large", hint=hint)
 
-    def _record(self, exchange: Exchange, error: TrivetError | None) -> None:
+    def record(self, exchange: Exchange, error: TrivetError | None) -> None:
         """Record what changes something, and what was refused for want of right."""
         endpoint = exchange.route.endpoint
         denied = error is not None and error.code.http_status in (401, 403)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trivet.contracts.compute.console import SCREENSHOT_BYTES
 from trivet.runtime.call import MAX_REQUEST_BYTES
 from trivet.runtime.settings import GatewaySettings
 
@@ -67,6 +68,12 @@ class Limits:
 
     event_keepalive_s: float = 15.0
     """A stream that has nothing to say says so, so that proxies leave it open."""
+
+    download_bytes: int = SCREENSHOT_BYTES
+    """A stream that is the body of a reply."""
+
+    download_s: float = 20.0
+    """How long such a body may take."""
 
     wait_max_s: float = 60.0
     """`?wait=` at most."""

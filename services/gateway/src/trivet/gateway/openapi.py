@@ -77,7 +77,8 @@ class _Schemas:
         }
         for route in table:
             wanted[route.endpoint.request, "validation"] = None
-            wanted[route.endpoint.response, "serialization"] = None
+            if route.http.stream is None:
+                wanted[route.endpoint.response, "serialization"] = None
         refs, whole = models_json_schema(list(wanted), ref_template=_REF)
         self._refs = refs
         self.definitions: dict[str, Json] = whole.get("$defs", {})
@@ -110,8 +111,10 @@ def _operation(route: ApiRoute, schemas: _Schemas) -> Json:
         "tags": [endpoint.service],
         "parameters": [*(_parameter(p, "path", _NAME_SCHEMA, True) for p in in_path)],
         "x-trivet-policy": _policy(endpoint),
-        "responses": _responses(route.http, schemas.response(endpoint.response)),
+        "responses": _responses(route, schemas),
     }
+    if route.http.stream == "websocket":
+        operation["x-trivet-websocket"] = True
     if endpoint.policy.audience is Audience.PUBLIC:
         operation["security"] = []
     if route.http.method in ("GET", "DELETE"):
@@ -167,14 +170,23 @@ def _body(http: Http, properties: Mapping[str, Json], required: tuple[str, ...])
     return {"required": bool(must), "content": content}
 
 
-def _responses(http: Http, schema: Json) -> Json:
-    good = {
+def _responses(route: ApiRoute, schemas: _Schemas) -> Json:
+    good: Json = {
         "description": "What was asked for, as it is now.",
         "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
-        "content": {"application/json": {"schema": schema}},
     }
     errors = {s: {"$ref": f"#/components/responses/Problem{s}"} for s in _COMMON_ERRORS}
-    return {str(http.status): good, **errors}
+    match route.http.stream:
+        case "websocket":
+            good = {"description": "A WebSocket: binary messages, the bytes of the stream."}
+            errors["426"] = {"$ref": "#/components/responses/Problem426"}
+        case "body":
+            good["content"] = {route.http.media: {"schema": {"type": "string", "format": "binary"}}}
+        case None:
+            good["content"] = {
+                "application/json": {"schema": schemas.response(route.endpoint.response)}
+            }
+    return {str(route.http.status): good, **errors}
 
 
 def _error_responses() -> Json:
@@ -187,7 +199,7 @@ def _error_responses() -> Json:
             "description": "Codes: " + ", ".join(sorted(statuses.get(int(status), ["internal"]))),
             "content": content,
         }
-        for status in _COMMON_ERRORS
+        for status in (*_COMMON_ERRORS, "426")
     }
 
 

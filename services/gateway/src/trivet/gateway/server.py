@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ TLS_GOODBYE_S = 0.5
 """How long a closed connection waits for its client to say goodbye too. Most never do, and a
 stop waits for all connections."""
 
-WS_MESSAGE_BYTES = 4096
+WS_MESSAGE_BYTES = 64 * 1024
 
 
 class _Server(uvicorn.Server):
@@ -65,6 +66,13 @@ class _Server(uvicorn.Server):
             for sock in sockets or ()
         ]
         self.started = True
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    """Uvicorn tells every WebSocket's path, tickets and all, and calls an error what is only a
+    refusal: neither goes to the log."""
+    refused = record.getMessage().startswith("ASGI callable returned without completing")
+    return record.levelno >= logging.WARNING and not refused
 
 
 def listening_socket(settings: GatewaySettings) -> socket.socket:
@@ -119,6 +127,7 @@ async def serve(
     gateway: Gateway, settings: GatewaySettings, listener: socket.socket, stop: asyncio.Event
 ) -> None:
     """Serve until `stop`, then end in good order."""
+    logging.getLogger("uvicorn.error").addFilter(_quiet)
     server = _Server(_config(gateway, settings))
     await gateway.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,0 +1,66 @@
+"""The law for the consoles of hypervisors, as tests: subclass `ConsoleSuite`, provide `bench`.
+
+The bench is the one of `suites.hypervisor`; its guest has a shell on its serial console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from trivet.contracts.compute.hypervisor import Act
+from trivet.contracts.errors import Refused
+from trivet.contracts.model import ResourceId
+from trivet.testing.suites.hypervisor import LOOK_S, HypervisorBench, boot
+
+RETYPE_S = 2.0
+
+
+async def types(bench: HypervisorBench, path: str, said: str) -> bytes:
+    """Type `echo <said>` until the console shows the answer; returns all it has shown."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    shown = b""
+    try:
+        async with asyncio.timeout(bench.patience_s):
+            while not re.search(rb"^" + said.encode() + rb"\r$", shown, re.MULTILINE):
+                writer.write(f"echo {said}\n".encode())
+                try:
+                    async with asyncio.timeout(RETYPE_S):
+                        while data := await reader.read(4096):
+                            shown += data
+                            if re.search(rb"^" + said.encode() + rb"\r$", shown, re.MULTILINE):
+                                break
+                except TimeoutError:
+                    continue  # the shell was not there yet
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    return shown
+
+
+async def records(bench: HypervisorBench, id_: ResourceId, said: str) -> None:
+    """Wait until the log has the answer: it may be a moment behind the line."""
+    async with asyncio.timeout(bench.patience_s):
+        while True:
+            if f"\n{said}\r".encode() in await bench.driver.console_log(id_, 100_000):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+class ConsoleSuite:
+    """What must hold of the consoles of every hypervisor driver."""
+
+    async def test_the_line_goes_both_ways_and_is_recorded(self, bench: HypervisorBench) -> None:
+        """Who talks to a guest takes nothing from its log; after one client comes the next."""
+        spec = bench.spec()
+        await boot(bench, spec)
+        path = await bench.driver.console_path(spec.id)
+        for said in ("hello-1", "hello-2"):
+            await types(bench, path, said)
+            await records(bench, spec.id, said)
+        assert b"READY" in await bench.driver.console_log(spec.id, 100_000)
+        await bench.driver.act(spec.id, Act.DESTROY)
+        with pytest.raises(Refused):
+            await bench.driver.console_path(spec.id)
