@@ -41,6 +41,11 @@ class FakeBench:
         assert running is not None
         return {d.serial for d in running.disks}, {n.mac for n in running.nics}
 
+    async def guest_counts(self, id_: ResourceId) -> tuple[int, int]:
+        running = self.driver.host.domains[id_].running
+        assert running is not None
+        return running.vcpus, running.memory_mib
+
     async def lose(self) -> None:
         self.driver.host.away = True
 

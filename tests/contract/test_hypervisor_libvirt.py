@@ -82,6 +82,11 @@ class LibvirtBench:
         serials = await self.shell(id_, "for d in /sys/block/vd*; do cat $d/serial; echo; done")
         return set(serials.split()), {m for m in macs.split() if m.count(":") == 5}
 
+    async def guest_counts(self, id_: ResourceId) -> tuple[int, int]:
+        said = await self.shell(id_, "nproc; awk '/MemTotal/ {print $2}' /proc/meminfo")
+        vcpus, memory_kib = said.split()
+        return int(vcpus), int(memory_kib) // 1024
+
     async def shell(self, id_: ResourceId, command: str) -> str:
         """What a command in the guest's shell says."""
         reader, writer = await asyncio.open_unix_connection(await self.driver.console_path(id_))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trivet.compute.node.vm_effects import VmEffects
 from trivet.contracts.compute.codes import BOOT_DISK
 from trivet.contracts.compute.endpoints.vm_attach_disk import ENDPOINT as ATTACH_DISK
 from trivet.contracts.compute.endpoints.vm_attach_disk import AttachDiskRequest
@@ -19,8 +20,9 @@ from trivet.contracts.compute.endpoints.vm_detach_nic import DetachNicRequest
 from trivet.contracts.compute.endpoints.vm_start import ENDPOINT as START
 from trivet.contracts.compute.endpoints.vm_stop import ENDPOINT as STOP
 from trivet.contracts.compute.endpoints.vm_stop import StopRequest
+from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.vm import Power, Vm
-from trivet.contracts.endpoint import Ref
+from trivet.contracts.endpoint import DeleteRequest, Ref
 from trivet.contracts.errors import IMMUTABLE, INVALID, NAME_TAKEN, REFERENCE, Refused
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE, SHRINK
@@ -243,3 +245,56 @@ async def test_compute_killed_anywhere_in_a_change_converges(world: Any, moment:
     assert has(world, vm) == (["root", "data"], ["tvp1", "tvp2"])
     assert sorted(world.volumes.things) == ["web-data", "web-root"]
     assert vm.status.epoch == 1
+
+
+async def test_processors_and_memory_come_while_the_guest_runs(world: Any) -> None:
+    await world.create(max_vcpus=4, max_memory_mib=1024)
+    await world.until(ready)
+    await world.edit(vcpus=3, memory_mib=256)
+    vm = await world.until(applied)
+    running = world.host().domains[vm.meta.id].running
+    assert (running.vcpus, running.memory_mib) == (3, 256)
+    assert (vm.status.runs_with.vcpus, vm.status.runs_with.memory_mib) == (3, 256)
+    assert (await world.node()).status.used_memory_mib == 256
+    # Less, and what its domain was not made for, waits; and what waits is named.
+    await world.edit(vcpus=2, memory_mib=300)
+    vm = await world.until(lambda v: v.settled() and not applied(v))
+    told = vm.status.condition("HardwareCurrent")
+    assert told.reason == "NextStart"
+    assert told.message == "at its next start: 2 vcpus (has 3), 300 MiB of memory (has 256)"
+    assert world.host().domains[vm.meta.id].running.vcpus == 3
+    assert (await world.node()).status.used_vcpus == 3
+
+
+async def test_memory_that_is_not_promised_does_not_come(world: Any) -> None:
+    await world.create("big", memory_mib=14000)
+    await world.until(ready, "big")
+    await world.create(max_memory_mib=4096)
+    await world.until(ready)
+    await world.edit(memory_mib=128 + 2048)
+    vm = await world.until(lambda v: "not promised" in v.status.condition("Progress").message)
+    assert world.host().domains[vm.meta.id].running.memory_mib == 128
+    assert vm.status.condition("Scheduled").reason == "NoRoom"
+    await world.harness.call(VMS.delete, DeleteRequest(project="p", name="big"))
+    await world.until(applied)
+    assert world.host().domains[vm.meta.id].running.memory_mib == 2176
+
+
+async def test_a_hypervisor_that_can_not_plug_leaves_it_to_the_next_start(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VmEffects, "can_plug", False)
+    await world.create()
+    await world.until(ready)
+    await world.edit(disks=[ROOT, DATA])
+    vm = await world.until(lambda v: v.settled() and len(v.status.disks) == 2)
+    told = vm.status.condition("HardwareCurrent")
+    assert (told.reason, told.message) == (
+        "NextStart",
+        "at its next start: disk data is to come",
+    )
+    await world.harness.call(STOP, StopRequest(project="p", name="web", force=True))
+    await world.until(lambda v: v.status.power is Power.STOPPED and applied(v))
+    await world.harness.call(START, REF)
+    vm = await world.until(lambda v: ready(v) and applied(v))
+    assert has(world, vm)[0] == ["root", "data"]

@@ -201,9 +201,7 @@ async def test_new_hardware_takes_effect_at_the_next_start(world: Any) -> None:
     vm = await world.until(lambda v: v.status.condition("HardwareCurrent").status == "false")
     told = vm.status.condition("HardwareCurrent")
     assert told.reason == "NextStart"
-    assert told.message == (
-        "at its next start: runs with 1 vcpus, 128 MiB; 2 vcpus, 256 MiB are asked for"
-    )
+    assert told.message == ("at its next start: 2 vcpus (has 1), 256 MiB of memory (has 128)")
     assert vm.settled()
     assert world.host().domains[vm.meta.id].running.memory_mib == 128
     await world.harness.call(STOP, StopRequest(project="p", name="web"))

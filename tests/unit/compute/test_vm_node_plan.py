@@ -97,10 +97,21 @@ def changing(
         wishes = {"disks": (DiskRequest(name="data", size_gib=1),), "nics": (LAN,)}
         vm = vm.model_copy(update={"spec": vm.spec.model_copy(update=wishes)})
     vm = vm.with_status(disks=disks, nics=nics)
-    live = do.Live(has.disks, has.nics, can_plug=True) if power is R else None
+    live = do.Live(has.disks, has.nics, 0, 0, can_plug=True) if power is R else None
     return vm_status.as_seen(vm, do.Record(power, "booted", ready=False, live=live), NOW)
 
 
+def growing() -> Vm:
+    """A running VM with one vcpu that asks for two, with room for four, and has it on record."""
+    vm = make_vm(epoch=1, power=R, run_open=True)
+    runs = VmSpec(vcpus=1, memory_mib=128, max_vcpus=4)
+    asked = runs.model_copy(update={"vcpus": 2})
+    vm = vm.model_copy(update={"spec": asked}).with_status(runs_with=runs.hardware)
+    live = do.Live((), (), 1, 128, can_plug=True)
+    return vm_status.as_seen(vm, do.Record(R, "booted", ready=False, live=live), NOW)
+
+
+SMALL = UP.model_copy(update={"vcpus": 1, "memory_mib": 128})
 LAN = NicRequest(network="lan", name="0")
 FULL = UP.model_copy(update={"disks": ("data",), "nics": (CARD.mac,)})
 
@@ -186,6 +197,7 @@ TABLE: list[tuple[str, Vm, Seen]] = [
     ("live-release", changing(asked=False, disks=(DATA,)), Seen(UP, can_plug=True)),
     ("live-plug", changing(asked=True, disks=(DATA,)), Seen(UP, can_plug=True)),
     ("live-wait", changing(asked=True), Seen(UP, can_plug=True)),
+    ("live-scale", growing(), Seen(SMALL, can_plug=True)),
     (
         "settled",
         changing(asked=True, disks=(DATA,), nics=(CARD,), has=FULL),

@@ -50,6 +50,9 @@ while read module; do insmod /modules/$module; done </modules/order
 # The power button. acpid reads the input devices; busybox's looks for this very file.
 acpid -l /dev/null -p /run/acpid.pid
 
+# Processors and memory that come later are put to use.
+uevent /bin/hotplug >/dev/null 2>&1 &
+
 /bin/data
 hostname tiny
 ip link set lo up
@@ -128,6 +131,14 @@ found=${found% }
 echo "${found:-none}"
 """
 
+_HOTPLUG = r"""#!/bin/busybox sh
+case "$ACTION/$SUBSYSTEM" in
+  add/cpu) echo 1 >"/sys$DEVPATH/online" ;;
+  add/memory) echo online >"/sys$DEVPATH/state" ;;
+esac 2>/dev/null
+exit 0
+"""
+
 _POWER_BUTTON = r"""#!/bin/busybox sh
 sync
 umount /data 2>/dev/null
@@ -139,6 +150,7 @@ FILES = {
     "bin/data": _DATA,
     "bin/lease": _LEASE,
     "bin/addresses": _ADDRESSES,
+    "bin/hotplug": _HOTPLUG,
     "etc/acpi/PWRF/00000080": _POWER_BUTTON,
     "etc/passwd": "root::0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",

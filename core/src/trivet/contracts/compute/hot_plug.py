@@ -12,6 +12,9 @@ from typing import Protocol, runtime_checkable
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
 from trivet.contracts.model import ResourceId
 
+MEMORY_STEP_MIB = 128
+"""A Linux guest takes memory in blocks of that size."""
+
 
 @runtime_checkable
 class HotPlug(Protocol):
@@ -30,4 +33,11 @@ class HotPlug(Protocol):
         """Ask the guest to let go of a disk (by name) or a card (by MAC). It may take long, or
         not do it at all (one that still boots): it is done once `domains()` shows the device no
         more. Asking again, or for what it does not have, is fine."""
+        ...
+
+    async def scale(self, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
+        """Give the guest that many processors and that much memory, within what its domain was
+        made for; more memory comes in whole `MEMORY_STEP_MIB`. What it has more than that it
+        keeps: nothing is ever taken from a running guest this way. Raises
+        `Refused(NOT_SUPPORTED)` for what goes beyond."""
         ...

@@ -38,7 +38,8 @@ class DomainNic(Model):
 
 
 class DomainSpec(Model):
-    """A whole domain. `id` is the VM's; `name` is for people."""
+    """A whole domain. `id` is the VM's; `name` is for people. With `max_vcpus` or
+    `max_memory_mib` it is made so that it can grow that far while it runs."""
 
     id: ResourceId
     name: str
@@ -47,6 +48,8 @@ class DomainSpec(Model):
     epoch: int
     vcpus: int
     memory_mib: int
+    max_vcpus: int | None = None
+    max_memory_mib: int | None = None
     firmware: str = "bios"
     cpu: CpuTuning = CpuTuning()
     disks: tuple[DomainDisk, ...] = ()

@@ -76,19 +76,24 @@ class Placement(Model):
 
 
 class Hardware(Model):
-    """What a change of takes effect at the next start only."""
+    """What a VM is made of beside its disks and cards; `max_*` as in the spec."""
 
     vcpus: int
     memory_mib: int
     cpu: CpuTuning = CpuTuning()
+    max_vcpus: int | None = None
+    max_memory_mib: int | None = None
 
 
 class VmSpec(Model):
     """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
-    the image's size is made."""
+    the image's size is made. `max_vcpus` and `max_memory_mib` are how far a run can grow without
+    a stop; left out, vcpus and memory change at the next start."""
 
     vcpus: int = Field(default=1, ge=1, le=256)
     memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
+    max_vcpus: int | None = Field(default=None, ge=1, le=256)
+    max_memory_mib: int | None = Field(default=None, ge=16, le=4 * 1024 * 1024)
     image: Name | None = None
     clone: str = Field(default="linked", pattern="^(linked|full)$")
     disks: tuple[DiskRequest, ...] = Field(default=(), max_length=16)
@@ -101,7 +106,13 @@ class VmSpec(Model):
     @property
     def hardware(self) -> Hardware:
         """The hardware that is asked for."""
-        return Hardware(vcpus=self.vcpus, memory_mib=self.memory_mib, cpu=self.cpu)
+        return Hardware(
+            vcpus=self.vcpus,
+            memory_mib=self.memory_mib,
+            cpu=self.cpu,
+            max_vcpus=self.max_vcpus,
+            max_memory_mib=self.max_memory_mib,
+        )
 
     @model_validator(mode="after")
     def _coherent(self) -> VmSpec:
@@ -111,6 +122,10 @@ class VmSpec(Model):
         cards = [n.name for n in self.nics if n.name is not None]
         if len(set(cards)) != len(cards):
             raise ValueError("two nics have the same name")
+        if self.max_vcpus is not None and self.max_vcpus < self.vcpus:
+            raise ValueError(f"max_vcpus is less than vcpus ({self.vcpus})")
+        if self.max_memory_mib is not None and self.max_memory_mib < self.memory_mib:
+            raise ValueError(f"max_memory_mib is less than memory_mib ({self.memory_mib})")
         if self.cpu.pin and len(self.cpu.pin) != self.vcpus:
             raise ValueError("cpu.pin names one processor for each vcpu")
         return self

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.hypervisor import (
     Act,
     DomainDisk,
@@ -284,6 +285,23 @@ class FakeHypervisor:
         if not self.config.keeps_devices:
             loop = asyncio.get_running_loop()
             loop.call_later(self.config.unplug_s, self._let_go, domain, device)
+
+    async def scale(self, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
+        """Give the running guest more processors and memory."""
+        domain, running = self._running(id_)
+        more_mib = memory_mib - running.memory_mib
+        if vcpus > max(running.vcpus, running.max_vcpus or 0):
+            raise Refused(NOT_SUPPORTED, f"{id_} was not made for {vcpus} vcpus")
+        if more_mib > 0 and (memory_mib > (running.max_memory_mib or 0)):
+            raise Refused(NOT_SUPPORTED, f"{id_} was not made for {memory_mib} MiB")
+        if more_mib > 0 and more_mib % MEMORY_STEP_MIB:
+            raise Refused(NOT_SUPPORTED, f"memory comes in steps of {MEMORY_STEP_MIB} MiB")
+        sizes = {
+            "vcpus": max(vcpus, running.vcpus),
+            "memory_mib": max(memory_mib, running.memory_mib),
+        }
+        domain.running = running.model_copy(update=sizes)
+        self.host.tell(id_)
 
     def _let_go(self, domain: FakeDomain, device: str) -> None:
         if domain.running is None or not domain.ready:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from trivet.contracts.compute.hot_plug import HotPlug
+from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB, HotPlug
 from trivet.contracts.compute.hypervisor import (
     Act,
     DomainDisk,
@@ -24,7 +24,7 @@ from trivet.contracts.compute.hypervisor import (
     Hypervisor,
 )
 from trivet.contracts.compute.vm import Power
-from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, Refused, Retry
+from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
 
 NOBODY = ResourceId("vm-00000000000000ff")
@@ -51,6 +51,10 @@ class HypervisorBench(Protocol):
 
     async def guest_sees(self, id_: ResourceId) -> tuple[set[str], set[str]]:
         """What a running guest finds in itself: disks' serials, cards' MACs."""
+        ...
+
+    async def guest_counts(self, id_: ResourceId) -> tuple[int, int]:
+        """How many processors and how much memory (MiB) a running guest finds in itself."""
         ...
 
     async def lose(self) -> None:
@@ -278,6 +282,39 @@ class HypervisorSuite:
         await driver.unplug(spec.id, disk.name)
         await driver.act(spec.id, Act.DESTROY)
         await see(bench, spec.id, lambda s: s.power is Power.STOPPED and not s.disks)
+
+    async def test_processors_and_memory_come(self, bench: HypervisorBench) -> None:
+        """Within what the domain was made for; the guest uses them, and keeps them."""
+        driver = bench.driver
+        if not isinstance(driver, HotPlug):
+            pytest.skip("this driver does not change running guests")
+        spec = bench.spec()
+        has_mib = spec.memory_mib
+        room = {"max_vcpus": spec.vcpus + 1, "max_memory_mib": has_mib + MEMORY_STEP_MIB}
+        spec = spec.model_copy(update=room)
+        state = await boot(bench, spec)
+        assert (state.vcpus, state.memory_mib) == (spec.vcpus, has_mib)
+        for vcpus, memory_mib in (
+            (spec.vcpus + 2, has_mib),
+            (spec.vcpus, has_mib + 2 * MEMORY_STEP_MIB),
+            (spec.vcpus, has_mib + 1),
+        ):
+            with pytest.raises(Refused) as refused:
+                await driver.scale(spec.id, vcpus, memory_mib)
+            assert refused.value.code is NOT_SUPPORTED
+        before_mib = (await bench.guest_counts(spec.id))[1]
+        for _ in range(2):
+            await driver.scale(spec.id, spec.vcpus + 1, has_mib + MEMORY_STEP_MIB)
+        await driver.scale(spec.id, spec.vcpus, has_mib)
+        state = await see(bench, spec.id, lambda s: s.vcpus == spec.vcpus + 1)
+        assert state.memory_mib == has_mib + MEMORY_STEP_MIB
+        async with asyncio.timeout(bench.patience_s):
+            while True:
+                vcpus, memory_mib = await bench.guest_counts(spec.id)
+                if vcpus == spec.vcpus + 1 and memory_mib >= before_mib + MEMORY_STEP_MIB * 0.9:
+                    break
+                await asyncio.sleep(LOOK_S)
+        await driver.act(spec.id, Act.DESTROY)
 
 
 async def _until_guest_sees(

@@ -190,6 +190,10 @@ class LibvirtHypervisor:
         """Ask the running guest to let go of a disk (by name) or a card (by MAC)."""
         await self._connection.run(lambda c: libvirt_live.unplug(c, id_, device))
 
+    async def scale(self, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
+        """Give the running guest more processors and memory."""
+        await self._connection.run(lambda c: libvirt_live.scale(c, id_, vcpus, memory_mib))
+
     @property
     def _host(self) -> libvirt_xml.HostFacts:
         if self._facts is None:

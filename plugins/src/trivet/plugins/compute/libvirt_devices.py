@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hypervisor import DomainSpec
-from trivet.plugins.compute.libvirt_xml import DISK_ALIAS
+from trivet.plugins.compute.libvirt_device_xml import DISK_ALIAS
 
 
 @dataclass(frozen=True)

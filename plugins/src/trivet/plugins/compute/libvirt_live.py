@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
-from trivet.contracts.errors import CONFLICT, Refused
+from trivet.contracts.errors import CONFLICT, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
-from trivet.plugins.compute.libvirt_devices import LiveDevice, devices_of
-from trivet.plugins.compute.libvirt_domains import find, record_of
-from trivet.plugins.compute.libvirt_xml import (
-    NAMESPACE,
-    PREFIX,
+from trivet.plugins.compute.libvirt_device_xml import (
+    dimm,
     disk_element,
     free_target,
     nic_element,
-    record_element,
 )
+from trivet.plugins.compute.libvirt_devices import LiveDevice, devices_of
+from trivet.plugins.compute.libvirt_domains import KIB_PER_MIB, find, record_of
+from trivet.plugins.compute.libvirt_xml import NAMESPACE, PREFIX, record_element
 
 if TYPE_CHECKING:
     import libvirt
@@ -73,6 +73,27 @@ def unplug(connection: libvirt.virConnect, id_: ResourceId, device: str) -> None
     except libvirt.libvirtError as e:
         if UNPLUG_UNDER_WAY not in str(e):
             raise
+
+
+def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
+    """Give the guest more processors and, as one more DIMM, more memory."""
+    import libvirt
+
+    domain, spec = _running(connection, id_)
+    _, memory_kib, _, has_vcpus, _ = domain.info()
+    more_mib = memory_mib - memory_kib // KIB_PER_MIB
+    if vcpus > max(has_vcpus, spec.max_vcpus or 0):
+        raise Refused(NOT_SUPPORTED, f"{id_} was not made for {vcpus} vcpus")
+    if more_mib > 0 and memory_mib > (spec.max_memory_mib or 0):
+        raise Refused(NOT_SUPPORTED, f"{id_} was not made for {memory_mib} MiB")
+    if more_mib > 0 and more_mib % MEMORY_STEP_MIB:
+        raise Refused(NOT_SUPPORTED, f"memory comes in steps of {MEMORY_STEP_MIB} MiB")
+    if vcpus > has_vcpus:
+        domain.setVcpusFlags(vcpus, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    if more_mib > 0:
+        domain.attachDeviceFlags(dimm(more_mib), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    sizes = {"vcpus": max(vcpus, has_vcpus), "memory_mib": max(memory_mib, spec.memory_mib)}
+    _write_record(domain, spec.model_copy(update=sizes))
 
 
 def _kept(disks: tuple[DomainDisk, ...], live: list[LiveDevice]) -> tuple[DomainDisk, ...]:

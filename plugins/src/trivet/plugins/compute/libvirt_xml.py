@@ -11,24 +11,23 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Container
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from pydantic import ValidationError
 
-from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.hypervisor import DomainSpec
 from trivet.contracts.compute.node import Accel
 from trivet.contracts.compute.vm import CpuTuning
 from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute.libvirt_device_xml import disk_element, leaf, letters, nic_element
 
 NAMESPACE = "urn:trivet:domain:1"
 PREFIX, ELEMENT = "trivet", "domain"
-DISK_ALIAS = "ua-disk-"  # libvirt keeps a user's alias that begins with ua-
 SPARE_ROOT_PORTS = 8
+DIMM_SLOTS = 16
 TB_CACHE_MIB = 32
 CPU_PERIOD_US = 100_000
 
@@ -83,18 +82,17 @@ def nvram_file(facts: HostFacts, id_: ResourceId) -> Path:
 def render(spec: DomainSpec, facts: HostFacts) -> str:
     """The domain's XML, with our metadata. Raises `Refused` for what this host can't do."""
     root = ET.Element("domain", type="kvm" if facts.accel is Accel.KVM else "qemu")
-    _leaf(root, "name", domain_name(facts, spec.id))
-    _leaf(root, "uuid", domain_uuid(spec.id))
-    _leaf(root, "title", f"{spec.project}/{spec.name}")
+    leaf(root, "name", domain_name(facts, spec.id))
+    leaf(root, "uuid", domain_uuid(spec.id))
+    leaf(root, "title", f"{spec.project}/{spec.name}")
     metadata = ET.SubElement(root, "metadata")
-    _leaf(root, "memory", str(spec.memory_mib), unit="MiB")
-    _leaf(root, "vcpu", str(spec.vcpus), placement="static")
+    _sizes(root, spec)
     _tuning(root, spec.cpu, facts)
     _firmware(root, spec, facts)
-    _features(root, facts)
-    _leaf(root, "on_poweroff", "destroy")
-    _leaf(root, "on_reboot", "restart")
-    _leaf(root, "on_crash", "destroy")
+    _features(root, spec, facts)
+    leaf(root, "on_poweroff", "destroy")
+    leaf(root, "on_reboot", "restart")
+    leaf(root, "on_crash", "destroy")
     _devices(root, spec, facts)
     digest = hashlib.sha256(ET.tostring(root) + spec.model_dump_json().encode()).hexdigest()
     metadata.append(_record(spec, digest, f"{{{NAMESPACE}}}{ELEMENT}"))
@@ -131,12 +129,21 @@ def _record(spec: DomainSpec, digest: str, tag: str) -> ET.Element:
     return element
 
 
+def _sizes(root: ET.Element, spec: DomainSpec) -> None:
+    """Memory and processors, with the room to grow that is asked for."""
+    if spec.max_memory_mib is not None:
+        leaf(root, "maxMemory", str(spec.max_memory_mib), slots=str(DIMM_SLOTS), unit="MiB")
+    leaf(root, "memory", str(spec.memory_mib), unit="MiB")
+    vcpus = max(spec.vcpus, spec.max_vcpus or 0)
+    leaf(root, "vcpu", str(vcpus), placement="static", current=str(spec.vcpus))
+
+
 def _tuning(root: ET.Element, cpu: CpuTuning, facts: HostFacts) -> None:
     """Shares, limit and pinning. A limit that would not hold is refused; shares only weigh,
     so they are left out where they can't take effect."""
     tune = ET.Element("cputune")
     if cpu.shares is not None and facts.cgroups:
-        _leaf(tune, "shares", str(cpu.shares))
+        leaf(tune, "shares", str(cpu.shares))
     if cpu.limit_pct is not None:
         if not facts.cgroups:
             raise Refused(
@@ -144,8 +151,8 @@ def _tuning(root: ET.Element, cpu: CpuTuning, facts: HostFacts) -> None:
                 "cpu.limit_pct can't be held on this node: its hypervisor has no cgroups",
                 hint="leave cpu.limit_pct out, or place the VM on another node",
             )
-        _leaf(tune, "period", str(CPU_PERIOD_US))
-        _leaf(tune, "quota", str(CPU_PERIOD_US * cpu.limit_pct // 100))
+        leaf(tune, "period", str(CPU_PERIOD_US))
+        leaf(tune, "quota", str(CPU_PERIOD_US * cpu.limit_pct // 100))
     for vcpu, processor in enumerate(cpu.pin):
         ET.SubElement(tune, "vcpupin", vcpu=str(vcpu), cpuset=str(processor))
     if len(tune):
@@ -154,27 +161,31 @@ def _tuning(root: ET.Element, cpu: CpuTuning, facts: HostFacts) -> None:
 
 def _firmware(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     os_ = ET.SubElement(root, "os")
-    _leaf(os_, "type", "hvm", arch="x86_64", machine="q35")
+    leaf(os_, "type", "hvm", arch="x86_64", machine="q35")
     if spec.firmware != "uefi":
         return
     if facts.uefi_code is None or facts.uefi_vars is None:
         raise Refused(NOT_SUPPORTED, "this node has no UEFI firmware", hint="install ovmf")
-    _leaf(os_, "loader", facts.uefi_code, readonly="yes", type="pflash")
-    _leaf(os_, "nvram", str(nvram_file(facts, spec.id)), template=facts.uefi_vars)
+    leaf(os_, "loader", facts.uefi_code, readonly="yes", type="pflash")
+    leaf(os_, "nvram", str(nvram_file(facts, spec.id)), template=facts.uefi_vars)
 
 
-def _features(root: ET.Element, facts: HostFacts) -> None:
+def _features(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     """Processor and platform. Under translation `maximum` boots as fast as any model, and a
     small translation buffer keeps an idle guest small."""
     features = ET.SubElement(root, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
     if facts.accel is Accel.KVM:
-        ET.SubElement(root, "cpu", mode="host-passthrough", check="none", migratable="on")
+        cpu = ET.SubElement(root, "cpu", mode="host-passthrough", check="none", migratable="on")
     else:
         tcg = ET.SubElement(features, "tcg")
-        _leaf(tcg, "tb-cache", str(TB_CACHE_MIB), unit="MiB")
-        ET.SubElement(root, "cpu", mode="maximum")
+        leaf(tcg, "tb-cache", str(TB_CACHE_MIB), unit="MiB")
+        cpu = ET.SubElement(root, "cpu", mode="maximum")
+    if spec.max_memory_mib is not None:  # libvirt plugs memory into a NUMA cell only
+        cells = ET.SubElement(cpu, "numa")
+        cpus = f"0-{max(spec.vcpus, spec.max_vcpus or 0) - 1}"
+        ET.SubElement(cells, "cell", id="0", cpus=cpus, memory=str(spec.memory_mib), unit="MiB")
     clock = ET.SubElement(root, "clock", offset="utc")
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
     ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
@@ -183,7 +194,7 @@ def _features(root: ET.Element, facts: HostFacts) -> None:
 
 def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     devices = ET.SubElement(root, "devices")
-    _leaf(devices, "emulator", facts.emulator)
+    leaf(devices, "emulator", facts.emulator)
     ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     # Disks and cards take a root port each; some are left for what is plugged in later.
     ports = len(spec.disks) + len(spec.nics) + SPARE_ROOT_PORTS
@@ -192,52 +203,16 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "controller", type="virtio-serial", index="0")
     for index, disk in enumerate(spec.disks):
-        devices.append(disk_element(f"vd{_letters(index)}", disk))
+        devices.append(disk_element(f"vd{letters(index)}", disk))
     for nic in spec.nics:
         devices.append(nic_element(nic))
     _console(devices, spec.id, facts)
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     rng = ET.SubElement(devices, "rng", model="virtio")
-    _leaf(rng, "backend", "/dev/urandom", model="random")
+    leaf(rng, "backend", "/dev/urandom", model="random")
     ET.SubElement(devices, "memballoon", model="virtio", freePageReporting="on")
     ET.SubElement(devices, "panic", model="isa")
-
-
-def disk_element(target: str, disk: DomainDisk) -> ET.Element:
-    """A disk over NBD. An error stops the guest rather than reach it: whoever repairs the
-    volume resumes it, and the guest has seen nothing."""
-    element = ET.Element("disk", type="network", device="disk")
-    ET.SubElement(
-        element,
-        "driver",
-        name="qemu",
-        type="raw",
-        cache="none",
-        error_policy="stop",
-        rerror_policy="stop",
-        discard="unmap",
-    )
-    source = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
-    ET.SubElement(source, "host", transport="unix", socket=disk.socket)
-    ET.SubElement(element, "target", dev=target, bus="virtio")
-    _leaf(element, "serial", disk.serial)
-    if disk.boot_order is not None:
-        ET.SubElement(element, "boot", order=str(disk.boot_order))
-    ET.SubElement(element, "alias", name=f"{DISK_ALIAS}{disk.name}")
-    return element
-
-
-def nic_element(nic: DomainNic) -> ET.Element:
-    """A card on a device that is there already."""
-    element = ET.Element("interface", type="ethernet")
-    ET.SubElement(element, "mac", address=nic.mac)
-    ET.SubElement(element, "target", dev=nic.device, managed="no")
-    ET.SubElement(element, "model", type="virtio")
-    ET.SubElement(element, "mtu", size=str(nic.mtu))
-    # No boot ROM: a guest boots from its disks.
-    ET.SubElement(element, "rom", enabled="no")
-    return element
 
 
 def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
@@ -249,27 +224,9 @@ def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
     ET.SubElement(serial, "target", type="isa-serial", port="0")
 
 
-def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
-    ET.SubElement(parent, tag, attributes).text = text
-
-
-def free_target(taken: Container[str]) -> str:
-    """The first name of a disk (vda, vdb, ...) that is not taken."""
-    return next(name for name in (f"vd{_letters(i)}" for i in count()) if name not in taken)
-
-
 def record_element(spec: DomainSpec, digest: str) -> str:
     """Our metadata element as libvirt takes it alone: it puts it into the namespace itself."""
     return ET.tostring(_record(spec, digest, ELEMENT), encoding="unicode")
-
-
-def _letters(index: int) -> str:
-    """a, b, ..., z, aa, ab, ...: how disks are lettered."""
-    letters = ""
-    while index >= 0:
-        letters = chr(ord("a") + index % 26) + letters
-        index = index // 26 - 1
-    return letters
 
 
 def _safe(id_: ResourceId) -> str:

@@ -86,10 +86,13 @@ class LetGo:
 
 @dataclass(frozen=True)
 class Live:
-    """What the running guest has: disks by name, cards by MAC; `can_plug` as in `Seen`."""
+    """What the running guest has: disks by name, cards by MAC, processors and memory (0: that
+    is not known); `can_plug` as in `Seen`."""
 
     disks: tuple[str, ...]
     nics: tuple[str, ...]
+    vcpus: int
+    memory_mib: int
     can_plug: bool
 
 
@@ -130,6 +133,14 @@ class Unplug:
     """Ask the guest to let go of a disk (by name) or a card (by MAC)."""
 
     device: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Give the running guest that many processors and that much memory."""
+
+    vcpus: int
+    memory_mib: int
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,7 @@ Action = (
     | PlugDisk
     | PlugNic
     | Unplug
+    | Scale
     | RecordPowerOff
     | SetStopBy
     | ForgetStop

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.vm import (
     APPLYING,
     HARDWARE,
@@ -101,8 +102,32 @@ def _size_gaps(vm: Vm) -> list[Gap]:
     has, asked = vm.status.runs_with, vm.spec.hardware
     if has is None or has == asked:
         return []
-    words = f"runs with {_told(has)}; {_told(asked)} are asked for"
-    return [Gap(words, live=False)]
+    found = []
+    if asked.vcpus != has.vcpus:
+        words = f"{asked.vcpus} vcpus (has {has.vcpus})"
+        found.append(Gap(words, can_have_vcpus(has, asked)))
+    if asked.memory_mib != has.memory_mib:
+        words = f"{asked.memory_mib} MiB of memory (has {has.memory_mib})"
+        found.append(Gap(words, can_have_memory(has, asked)))
+    room = (asked.max_vcpus, asked.max_memory_mib)
+    if room != (has.max_vcpus, has.max_memory_mib):
+        found.append(Gap("other room to grow", live=False))
+    if asked.cpu != has.cpu:
+        found.append(Gap("other cpu tuning", live=False))
+    return found
+
+
+def can_have_vcpus(has: Hardware, asked: Hardware) -> bool:
+    """Whether a run can get the vcpus that are asked for: more, up to those it was made for. None
+    is ever taken from a running guest: QEMU 7.2 may crash at the next that it is then given."""
+    return has.vcpus < asked.vcpus <= (has.max_vcpus or has.vcpus)
+
+
+def can_have_memory(has: Hardware, asked: Hardware) -> bool:
+    """Whether a run can get the memory that is asked for: more, in whole steps, up to that which
+    it was made for. (Guests do not give memory back as hardware: they refuse.)"""
+    more = asked.memory_mib - has.memory_mib
+    return 0 < more <= (has.max_memory_mib or 0) - has.memory_mib and more % MEMORY_STEP_MIB == 0
 
 
 def hardware_condition(vm: Vm, can_plug: bool) -> Condition:
@@ -134,8 +159,3 @@ def _while_off(vm: Vm) -> Condition:
         return Condition(type=HARDWARE, status="true", reason="Off")
     told = f"now: {', '.join(found)}"
     return Condition(type=HARDWARE, status="false", reason=APPLYING, message=told)
-
-
-def _told(hardware: Hardware) -> str:
-    tuned = " and other cpu tuning" if hardware.cpu != type(hardware.cpu)() else ""
-    return f"{hardware.vcpus} vcpus, {hardware.memory_mib} MiB{tuned}"

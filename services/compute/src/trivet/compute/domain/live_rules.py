@@ -7,8 +7,10 @@ guest that is off has none of this: it starts with what is asked for then.
 
 from __future__ import annotations
 
-from trivet.compute.domain.actions import Action, PlugDisk, PlugNic, Release, Unplug, Wait
+from trivet.compute.domain.actions import Action, PlugDisk, PlugNic, Release, Scale, Unplug, Wait
 from trivet.compute.domain.hardware import (
+    can_have_memory,
+    can_have_vcpus,
     disks_leaving,
     disks_to_have,
     gaps,
@@ -52,6 +54,17 @@ def _to_plug(s: Situation) -> tuple[Action, ...]:
     return tuple(found[:1])
 
 
+def _sizes(s: Situation) -> Scale | None:
+    """The processors and memory that the run can get now; None where it has them."""
+    has, asked = s.vm.status.runs_with, s.vm.spec.hardware
+    if has is None:
+        return None
+    vcpus = asked.vcpus if can_have_vcpus(has, asked) else has.vcpus
+    memory_mib = asked.memory_mib if can_have_memory(has, asked) else has.memory_mib
+    same = (vcpus, memory_mib) == (has.vcpus, has.memory_mib)
+    return None if same else Scale(vcpus, memory_mib)
+
+
 def _open_gaps(s: Situation) -> str:
     found = [f"{what} is being made" for what in lacking(s.vm)]
     return "; ".join(found or [gap.message for gap in gaps(s.vm) if gap.live])
@@ -69,6 +82,12 @@ LIVE_RULES: tuple[Rule, ...] = (
         "the guest let go of what is asked for no more",
         lambda s: _runs(s) and bool(s.to_release),
         lambda s: (Release(s.to_release),),
+    ),
+    Rule(
+        "live-scale",
+        "more processors or memory are asked for, and its domain was made for that",
+        lambda s: _may_plug(s) and _sizes(s) is not None,
+        lambda s: tuple(filter(None, [_sizes(s)])),
     ),
     Rule(
         "live-plug",

@@ -48,7 +48,10 @@ IO_ERROR_EVERY_S = 10.0
 
 def _record(s: Situation) -> tuple[Action, ...]:
     domain = s.seen.domain
-    live = Live(domain.disks, domain.nics, s.seen.can_plug) if domain and s.active else None
+    live = None
+    if domain is not None and s.active:
+        sizes = (domain.vcpus, domain.memory_mib)
+        live = Live(domain.disks, domain.nics, *sizes, s.seen.can_plug)
     return (Record(s.power, s.reason, bool(domain and domain.ready), live),)
 
 

@@ -34,7 +34,7 @@ def as_seen(vm: Vm, seen: Record, now: datetime, *, accel: str | None = None) ->
         "power": seen.power,
         "guest_ready": seen.ready and not off,
         "observed_generation": vm.meta.generation,
-        **_devices(vm, seen.live, off),
+        **_as_run(vm, seen.live, off),
     }
     if off:
         changes |= {"runs_with": None, "stop_by": None, **_end_of_run(vm, seen.reason, now)}
@@ -69,23 +69,28 @@ def shows(vm: Vm, seen: Record) -> bool:
     status, has = vm.status, vm.status.condition(HARDWARE)
     if (status.power, status.guest_ready) != (seen.power, seen.ready) or has is None:
         return False
-    devices = _devices(vm, seen.live, seen.power is Power.STOPPED)
-    if any(getattr(status, name) != value for name, value in devices.items()):
+    facts = _as_run(vm, seen.live, seen.power is Power.STOPPED)
+    if any(getattr(status, name) != value for name, value in facts.items()):
         return False
     wanted = hardware_condition(vm, bool(seen.live and seen.live.can_plug))
     same = (has.status, has.reason, has.message) == (wanted.status, wanted.reason, wanted.message)
     return same and status.observed_generation == vm.meta.generation
 
 
-def _devices(vm: Vm, live: Live | None, off: bool) -> dict[str, object]:
-    """The disks and cards, and which of them the guest has; as they were where that is not seen."""
+def _as_run(vm: Vm, live: Live | None, off: bool) -> dict[str, object]:
+    """The fields that say what the guest has; none of them where that is not seen."""
     if live is None and not off:
         return {}
     disks, nics = (live.disks, live.nics) if live else ((), ())
-    return {
+    found: dict[str, object] = {
         "disks": tuple(d.model_copy(update={"attached": d.name in disks}) for d in vm.status.disks),
         "nics": tuple(n.model_copy(update={"plugged": n.mac in nics}) for n in vm.status.nics),
     }
+    has = vm.status.runs_with
+    if live and has and live.vcpus and live.memory_mib:
+        sizes = {"vcpus": live.vcpus, "memory_mib": live.memory_mib}
+        found["runs_with"] = has.model_copy(update=sizes)
+    return found
 
 
 def tell(vm: Vm, condition: Condition, now: datetime) -> Vm:

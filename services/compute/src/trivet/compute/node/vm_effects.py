@@ -9,13 +9,13 @@ from __future__ import annotations
 from trivet.compute.domain import actions as do
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.hardware import disks_to_have
-from trivet.compute.node.devices import Devices
+from trivet.compute.node.devices import SOON_S, Devices
 from trivet.compute.node.records import Memory, Records
 from trivet.contracts.compute.hot_plug import HotPlug
 from trivet.contracts.compute.hypervisor import Act, DomainSpec, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Vm
-from trivet.contracts.errors import CONFLICT, NOT_FOUND, Refused
+from trivet.contracts.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, Refused, Retry
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 
@@ -60,7 +60,7 @@ class VmEffects:
                 await self._hypervisor.undefine(vm.meta.id)
             case do.AskShutdown() | do.CutPower() | do.Suspend() | do.Resume():
                 await self._act(vm, action, memory)
-            case do.PlugDisk() | do.PlugNic() | do.Unplug():
+            case do.PlugDisk() | do.PlugNic() | do.Unplug() | do.Scale():
                 await self._change(vm, action, memory)
             case do.Release(names):
                 gone = [d for d in vm.status.disks if d.name in names]
@@ -111,6 +111,10 @@ class VmEffects:
             case do.Unplug(device):
                 memory.asked_off[device] = self._runtime.clock.now()
                 await self._hypervisor.unplug(vm.meta.id, device)
+            case do.Scale(vcpus, memory_mib):
+                if missing := await self._devices.unpromised(vm):
+                    raise Retry(UNAVAILABLE, missing[0], retry_after_s=SOON_S)
+                await self._hypervisor.scale(vm.meta.id, vcpus, memory_mib)
             case do.PlugDisk(name):
                 disk = next(d for d in disks_to_have(vm) if d.name == name)
                 memory.asked_off.pop(name, None)
@@ -134,6 +138,8 @@ def _domain(vm: Vm, prepared: do.Preparation) -> DomainSpec:
         epoch=vm.status.epoch,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
+        max_vcpus=vm.spec.max_vcpus,
+        max_memory_mib=vm.spec.max_memory_mib,
         firmware=vm.spec.firmware,
         cpu=vm.spec.cpu,
         disks=prepared.disks,
