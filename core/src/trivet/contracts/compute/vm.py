@@ -88,7 +88,8 @@ class Hardware(Model):
 class VmSpec(Model):
     """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
     the image's size is made. `max_vcpus` and `max_memory_mib` are how far a run can grow without
-    a stop; left out, vcpus and memory change at the next start."""
+    a stop; left out, vcpus and memory change at the next start. (A Linux guest that can be given
+    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.)"""
 
     vcpus: int = Field(default=1, ge=1, le=256)
     memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
