@@ -41,7 +41,9 @@ async def bare_server(folder: Path, body: bytes) -> AsyncIterator[int]:
     port = free_port()
     file = folder / "bare.json"
     file.write_bytes(body)
-    process = subprocess.Popen((sys.executable, "-c", BARE, str(port), str(file)))
+    process = await asyncio.to_thread(
+        subprocess.Popen, (sys.executable, "-c", BARE, str(port), str(file))
+    )
     try:
         while True:
             try:

@@ -161,7 +161,12 @@ class FakeNode:
     def _healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/v1/health", timeout=5) as reply:
-                return json.load(reply)["status"] == "ok" and bool(self.token)
+                if json.load(reply)["status"] != "ok":
+                    return False
+            asked = {"Authorization": f"Bearer {self.token}"}
+            whoami = urllib.request.Request(f"{self.url}/v1/whoami", headers=asked)
+            with urllib.request.urlopen(whoami, timeout=5):
+                return True
         except (OSError, ValueError):
             return False
 

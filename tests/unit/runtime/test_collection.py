@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivet.contracts.errors import CONFLICT, NAME_TAKEN, Refused, Retry
 from trivet.contracts.model import ResourceId
@@ -14,6 +16,7 @@ from trivet.runtime.clock import SystemClock
 from trivet.runtime.collection import Collection
 from trivet.runtime.feed import Feed
 from trivet.runtime.record import Record
+from trivet.runtime.store import Change
 from trivet.testing.memory_bus import MemoryBroker
 from trivet.testing.memory_store import Fault, MemoryStore
 
@@ -173,6 +176,37 @@ async def test_the_feed_tells_changes_and_deletions(
     await volumes.remove(made)
     assert await fed.wait_for(KEY, lambda v: v is None, 5) is None
     assert woken == [KEY, KEY]
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["lab", "lab2", "l"]),
+                             st.booleans()), max_size=30),
+    after=st.sampled_from([None, "volume.lab.", "volume.lab.b", "volume.lab.zz", "volume.l.c"]),
+)  # fmt: skip
+def test_lists_and_scans_are_in_order_whatever_came_and_went(
+    steps: list[tuple[str, str, bool]], after: str | None
+) -> None:
+    volumes = Collection(VOLUME, MemoryStore(), SystemClock())
+    there: dict[str, Volume] = {}
+    for revision, (name, project, kept) in enumerate(steps, 1):
+        meta = Meta(
+            id=ResourceId(f"{project}-{name}"),
+            name=name,
+            project=project,
+            created_at=datetime.now(UTC),
+        )
+        one = volume().model_copy(update={"meta": meta})
+        key = VOLUME.key(project, name)
+        value = Record[Volume](resource=one).model_dump_json().encode() if kept else None
+        volumes.take(Change(key, value, revision))
+        if kept:
+            there[key] = one
+        else:
+            there.pop(key, None)
+    wanted = [k for k in sorted(there) if k.startswith("volume.lab.")]
+    assert [volumes.key_of(v) for v in volumes.list("lab")] == wanted
+    behind = [k for k in wanted if after is None or k > after]
+    assert [volumes.key_of(v) for v in volumes.scan("lab", after)] == behind
 
 
 async def test_a_wait_ends_with_what_is_there(volumes: Collection[Volume]) -> None:

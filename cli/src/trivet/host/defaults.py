@@ -25,6 +25,7 @@ SMALLEST_POOL_GIB = 4
 LARGEST_POOL_GIB = 1024
 SHARE_OF_FREE_SPACE = 0.6
 SETTLE_S = 60
+DONE = "defaults-made"
 
 
 def pool_size_gib(free_bytes: int) -> int:
@@ -52,10 +53,14 @@ def network_document(node: str, machine_id: str) -> dict[str, Any]:
     return {"meta": meta, "spec": {"subnets": subnets, "external": True}}
 
 
+def made_defaults(layout: Layout) -> bool:
+    """Whether the instance has had its defaults."""
+    return (layout.state / DONE).exists()
+
+
 def ensure_defaults(layout: Layout, settings: Settings, token: str) -> list[str]:
     """Make what is missing; what was made, in words. Raises `Fatal` if the API refuses."""
-    done_file = layout.state / "defaults-made"
-    if done_file.exists():
+    if made_defaults(layout):
         return []
     free_bytes = shutil.disk_usage(layout.state).free
     wanted = (
@@ -77,7 +82,7 @@ def ensure_defaults(layout: Layout, settings: Settings, token: str) -> list[str]
         for path, name, document in wanted:
             if _create(client, path, name, document):
                 made.append(name)
-    done_file.touch()
+    (layout.state / DONE).touch()
     return made
 
 

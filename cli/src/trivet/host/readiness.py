@@ -12,7 +12,10 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from trivet.host.hypervisor import libvirtd_of
@@ -20,6 +23,7 @@ from trivet.host.layout import Layout
 from trivet.runtime.settings import Settings
 
 TIMEOUT_S = 3.0
+NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,10 @@ def gateway_url(settings: Settings) -> str:
 
 def gateway_health(settings: Settings, layout: Layout) -> Health | None:
     """What the gateway says of the services; None where it does not answer."""
-    try:
-        context = ssl.create_default_context(cafile=layout.ca_file)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        try:
-            answer = opener.open(gateway_url(settings) + "/v1/health", timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:  # 503: it is there and says who is not
-            answer = error
-        with answer:
-            told = json.load(answer)
-    except (OSError, ValueError):
+    answer = _asked(settings, layout, "/v1/health")
+    if answer is None:
         return None
+    _, told = answer  # with 503 it is there, and says who is not
     services = told.get("services", {})
     silent = {
         name: told.get("reason", "")
@@ -82,6 +77,32 @@ def gateway_health(settings: Settings, layout: Layout) -> Health | None:
         if not told.get("reachable") or told.get("reason")
     }
     return Health(str(told.get("status")), silent)
+
+
+def proves_something(settings: Settings, layout: Layout, token: str) -> bool:
+    """Whether the gateway knows the bearer of a token."""
+    answer = _asked(settings, layout, "/v1/whoami", {"Authorization": f"Bearer {token}"})
+    return answer is not None and answer[0] == HTTPStatus.OK
+
+
+def _asked(
+    settings: Settings, layout: Layout, path: str, headers: Mapping[str, str] = NO_HEADERS
+) -> tuple[int, dict[str, Any]] | None:
+    """Status and document of the gateway's answer; None where there is none."""
+    try:
+        context = ssl.create_default_context(cafile=layout.ca_file)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        request = urllib.request.Request(gateway_url(settings) + path, headers=dict(headers))
+        try:
+            answer = opener.open(request, timeout=TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            return answer.status, json.load(answer)
+    except (OSError, ValueError):
+        return None
 
 
 def _answers_on_tcp(url: str) -> bool:

@@ -20,13 +20,14 @@ from trivet.host import caller, environment, machine, processes, readiness
 from trivet.host.certificates import ensure_certificates
 from trivet.host.checkout import checkout, source_version
 from trivet.host.config_files import ensure_settings, write_bus_config
-from trivet.host.defaults import ensure_defaults
+from trivet.host.defaults import ensure_defaults, made_defaults
 from trivet.host.failure import failed
 from trivet.host.hypervisor import prepare_libvirtd
 from trivet.host.keys import ensure_keys
 from trivet.host.layout import Layout
 from trivet.host.logs import tail
 from trivet.host.processes import ProcessRecord
+from trivet.host.readiness import proves_something
 from trivet.runtime.settings import Settings
 
 SUPERVISOR = "supervisor"
@@ -137,9 +138,13 @@ def _wait_until_ready(layout: Layout, settings: Settings) -> str:
         # The gateway of an earlier supervisor answers, too, until the new one has ended it.
         started = readiness.supervised(layout, "gateway")
         health = readiness.gateway_health(settings, layout) if started else None
-        if health and health.status == "ok" and layout.token_file.exists():
-            return layout.token_file.read_text().strip()
-        if health is None:
+        token = _token(layout) if health and health.status == "ok" else None
+        # The file is there before the token counts; later its owner may have revoked it.
+        if token and (made_defaults(layout) or proves_something(settings, layout, token)):
+            return token
+        if token:
+            why = "the first token does not count yet"
+        elif health is None:
             why = "the gateway does not answer"
         else:
             silent = ", ".join(f"{n} ({reason})" for n, reason in health.silent.items())
@@ -151,3 +156,8 @@ def _wait_until_ready(layout: Layout, settings: Settings) -> str:
         f"{said[0] if said else 'nothing'}",
         hint=f"look at {layout.log}",
     )
+
+
+def _token(layout: Layout) -> str | None:
+    file = layout.token_file
+    return file.read_text().strip() if file.exists() else None

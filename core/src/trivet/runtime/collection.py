@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic
 
 from trivet.contracts.errors import CONFLICT, NAME_TAKEN, Refused, Retry
@@ -34,6 +35,7 @@ class Collection(Generic[ResourceT]):
         self._published = published or Published()
         self._record_model = Record[kind.model]  # type: ignore[name-defined]
         self._records: dict[str, tuple[Record[ResourceT], int]] = {}
+        self._order: builtins.list[str] = []
         self._ids: dict[str, str] = {}
         self._callbacks: builtins.list[Callable[[str], None]] = []
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
@@ -61,9 +63,18 @@ class Collection(Generic[ResourceT]):
 
     def list(self, project: str | None = None) -> builtins.list[ResourceT]:
         """All of a project (None: of all projects), in order of key, from the copy."""
+        return [*self.scan(project)]
+
+    def scan(self, project: str | None = None, after: str | None = None) -> Iterator[ResourceT]:
+        """As `list`, one by one, from the first key behind `after` on. What comes to be
+        meanwhile may be missed, so this is for use without a pause."""
         prefix = f"{self.prefix}{project}." if project else self.prefix
-        keys = sorted(k for k in self._records if k.startswith(prefix))
-        return [r for k in keys if (r := self.by_key(k)) is not None]
+        first = bisect_right(self._order, after) if after else 0
+        first = max(first, bisect_left(self._order, prefix))
+        while first < len(self._order) and (key := self._order[first]).startswith(prefix):
+            if (resource := self.by_key(key)) is not None:
+                yield resource
+            first += 1
 
     def keys(self) -> builtins.list[str]:
         """The keys of all that are there."""
@@ -199,6 +210,7 @@ class Collection(Generic[ResourceT]):
         if change.value is None:
             if known is not None:
                 del self._records[change.key]
+                del self._order[bisect_left(self._order, change.key)]
                 self._forget_id(change.key, known[0])
                 self._tell(change.key)
             return
@@ -242,6 +254,8 @@ class Collection(Generic[ResourceT]):
         meta = record.resource.meta.model_copy(update={"revision": written_at})
         resource = record.resource.model_copy(update={"meta": meta})
         known = self._records.get(key)
+        if known is None:
+            insort(self._order, key)
         if known is None or known[1] < revision:
             self._records[key] = (record.model_copy(update={"resource": resource}), revision)
             if known is not None:

@@ -101,9 +101,7 @@ class CrudHandlers(Generic[ResourceT]):
         after = _decode_cursor(request.cursor)
         chosen: list[ResourceT] = []
         more = False
-        for resource in self._all.list(project):
-            if after is not None and self._all.key_of(resource) <= after:
-                continue
+        for resource in self._all.scan(project, after):
             if not _matches(resource, request):
                 continue
             if len(chosen) == request.limit:
