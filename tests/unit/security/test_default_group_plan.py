@@ -62,7 +62,7 @@ def test_what_is_done(before: Project, group: SecurityGroup | None, kinds: list[
 
 @pytest.mark.parametrize(
     ("finalizers", "deleting", "seen", "group"),
-    product([(), (FINALIZER,), ("x",)], [False, True], [0, 1], [None, GROUP]),
+    list(product([(), (FINALIZER,), ("x",)], [False, True], [0, 1], [None, GROUP])),
 )
 def test_it_converges(
     finalizers: tuple[str, ...], deleting: bool, seen: int, group: SecurityGroup | None
