@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.testing.fakes.firewall import FakeFirewall, FakeFirewallConfig
 from trivet.testing.packets import Packet
 from trivet.testing.suites.firewall import FirewallSuite
+from trivet.testing.suites.firewall_rules import FirewallRulesSuite, sent  # noqa: F401
 
 
 class _Judged:
@@ -19,8 +21,11 @@ class _Judged:
     async def passes(self, packet: Packet, *, expected: bool) -> bool:
         return self._firewall.judge(packet).passed
 
+    async def verdicts(self, packets: Sequence[Packet], expected: Sequence[bool]) -> list[bool]:
+        return [self._firewall.judge(packet).passed for packet in packets]
 
-class TestFakeFirewall(FirewallSuite):
+
+class TestFakeFirewall(FirewallSuite, FirewallRulesSuite):
     @pytest.fixture
     async def driver(self, tmp_path: Path) -> FakeFirewall:
         driver = FakeFirewall(DriverContext("n1", tmp_path, tmp_path), FakeFirewallConfig())

@@ -6,13 +6,15 @@ links, from which frames are sent and at which they are awaited.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import select
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -24,10 +26,12 @@ from pyroute2 import NFCTSocket
 
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.security.firewall import Ruleset
+from trivet.contracts.security.group import Rule
 from trivet.plugins import kernel_probe
 from trivet.plugins.security.nftables_backend import NftablesConfig, NftablesFirewall
 from trivet.testing.packets import BROADCAST, Packet, Shape, encode
-from trivet.testing.suites.firewall import BOB, DEVICES, HELLO, RULES, VNI, FirewallSuite
+from trivet.testing.suites.firewall import BOB, DEVICES, HELLO, RULES, VNI, FirewallSuite, group
+from trivet.testing.suites.firewall_rules import FirewallRulesSuite, ruleset, sent  # noqa: F401
 
 pytestmark = pytest.mark.root
 
@@ -108,11 +112,31 @@ class RealWire:
     async def passes(self, packet: Packet, *, expected: bool) -> bool:
         token = b"tv" + next(self._tokens).to_bytes(2, "big")
         receiving = self._sockets[packet.receiver]
-        self._sockets[packet.sender].send(encode(packet, token))
+        for frame in encode(packet, token):
+            self._sockets[packet.sender].send(frame)
         while select.select([receiving], [], [], PATIENCE_S if expected else IMPATIENCE_S)[0]:
             if token in receiving.recv(4096):
                 return True
         return False
+
+    async def verdicts(self, packets: Sequence[Packet], expected: Sequence[bool]) -> list[bool]:
+        """What became of packets that are sent all at once, to one receiver."""
+        receiving = self._sockets[packets[0].receiver]
+        tokens = [b"tv" + next(self._tokens).to_bytes(2, "big") for _ in packets]
+        arrived: set[bytes] = set()
+        awaited = {token for token, passes in zip(tokens, expected, strict=True) if passes}
+        for packet, token in zip(packets, tokens, strict=True):
+            for frame in encode(packet, token):
+                self._sockets[packet.sender].send(frame)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            missing = bool(awaited - arrived) and time.monotonic() < deadline
+            if not select.select([receiving], [], [], 0.5 if missing else IMPATIENCE_S)[0]:
+                if not missing:
+                    return [token in arrived for token in tokens]
+                continue
+            frame = receiving.recv(4096)
+            arrived |= {token for token in tokens if token in frame}
 
 
 def _forget_connections() -> None:
@@ -142,6 +166,7 @@ async def driver(bench: RealWire, tmp_path: Path) -> AsyncIterator[NftablesFirew
     await driver.open()
     yield driver
     await driver.clear()
+    await driver.close()
     _within_netns(bench.bridge_side, _forget_connections)
 
 
@@ -155,18 +180,20 @@ def wire(bench: RealWire) -> RealWire:
     return bench
 
 
-class TestNftablesFirewall(FirewallSuite):
+class TestNftablesFirewall(FirewallSuite, FirewallRulesSuite):
     async def test_a_restart_is_not_felt(
         self, bench: RealWire, driver: NftablesFirewall, wire: RealWire, tmp_path: Path
     ) -> None:
         await driver.apply(RULES)
         assert await wire.passes(HELLO, expected=True)
         assert await wire.passes(HELLO.reply(), expected=True)
+        await driver.close()
         again = _made(bench, tmp_path)
         await again.open()
         assert await again.state() == await driver.state()
         await again.apply(Ruleset(ports=tuple(reversed(RULES.ports)), groups=RULES.groups))
         assert await wire.passes(HELLO.reply("PA"), expected=True)
+        await again.close()
 
     @pytest.mark.parametrize(
         "damage",
@@ -177,6 +204,8 @@ class TestNftablesFirewall(FirewallSuite):
             "flush chain bridge tv_firewall prerouting",
             "insert rule bridge tv_firewall prerouting accept",
             "flush map bridge tv_firewall sources",
+            "flush ruleset",
+            "add element bridge tv_firewall taken_1 { fe80::99 }",
         ],
     )
     async def test_damage_is_seen_and_repaired(
@@ -185,9 +214,40 @@ class TestNftablesFirewall(FirewallSuite):
         await driver.apply(RULES)
         whole = await driver.state()
         _run("ip", "netns", "exec", bench.bridge_side, "nft", *damage.split())
+        assert (await asyncio.wait_for(driver.disturbed(), 5)).startswith("nft (process ")
         assert (await driver.state()).ports == {}
         await driver.apply(RULES)
         assert await driver.state() == whole
+
+    async def test_what_others_do_elsewhere_disturbs_nobody(
+        self, bench: RealWire, driver: NftablesFirewall
+    ) -> None:
+        await driver.apply(RULES)
+        _run("ip", "netns", "exec", bench.bridge_side, "nft", "add table inet somebodys")
+        await driver.apply(Ruleset())
+        assert (await driver.state()).ports == {}
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(driver.disturbed(), 0.1)
+        _run("ip", "netns", "exec", bench.bridge_side, "nft", "delete table inet somebodys")
+
+    async def test_small_changes_do_not_take_nft(
+        self, driver: NftablesFirewall, wire: RealWire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = group("guarded", *(Rule(remote=f"10.0.0.{n}") for n in range(20, 170)))
+        more = group("guarded", *few.rules, Rule(remote="10.0.0.11"), generation=2)
+        await driver.apply(ruleset(few))
+
+        async def never(*command: str, text: str = "") -> str:
+            raise AssertionError(f"{command} was run")
+
+        assert not await wire.passes(HELLO, expected=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(driver, "_run", never)
+            await driver.apply(ruleset(more))
+        assert await wire.passes(HELLO, expected=True)
+        # It is what a look finds, too.
+        driver._standing = None
+        assert (await driver.state()).groups == {more.id: 2}
 
     async def test_a_bridge_that_hides_its_packets_passes_nothing(
         self, bench: RealWire, driver: NftablesFirewall, wire: RealWire

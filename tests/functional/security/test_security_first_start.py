@@ -34,7 +34,12 @@ async def test_the_first_start_makes_an_administrator(world: World) -> None:
     assert {r.meta.name for r in roles.items} == {"admin", "operator", "member", "viewer"}
     assert all(r.status.builtin for r in roles.items)
     group = await world.harness.call(GROUPS.get, GetRequest(project="default", name="default"))
-    assert [(r.protocol, r.ports) for r in group.spec.rules] == [("icmp", ()), ("tcp", ("22",))]
+    assert [(r.protocol, r.ports) for r in group.spec.rules] == [
+        ("any", ()),
+        ("icmp", ()),
+        ("tcp", ("22",)),
+    ]
+    assert group.spec.rules[0].remote == "group:default"
     said = await world.harness.client.call(WHOAMI, Nothing(), caller=caller)
     assert said.user == "admin"
 

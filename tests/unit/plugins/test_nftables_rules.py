@@ -1,8 +1,9 @@
-"""The pure parts of the nftables firewall: numbers that stay, and rules in few lines."""
+"""The pure parts of the nftables firewall: numbers that stay, rules in few lines, differences."""
 
 from __future__ import annotations
 
 import itertools
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,21 @@ from hypothesis import strategies as st
 
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
-from trivet.contracts.security.firewall import Binding, GroupRules, Ruleset
+from trivet.contracts.security.evaluate import NamedRule, Network, in_order
+from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Protocol, Rule
-from trivet.plugins.security.nftables_groups import merge_ports, policies, render_policy
-from trivet.plugins.security.nftables_render import Mode, link_local, render
+from trivet.plugins.security.nftables_netlink import NotSimple, batch
+from trivet.plugins.security.nftables_policy import (
+    ONE_BY_ONE_MAX,
+    compile_policy,
+    policies,
+    policy_name,
+)
+from trivet.plugins.security.nftables_render import Mode, render
+from trivet.plugins.security.nftables_run import disjoint
 from trivet.plugins.security.nftables_slots import MAX_SLOT, Slots, assign_slots
+from trivet.plugins.security.nftables_text import Chain, Elements, Table, difference, replacement
+from trivet.plugins.security.nftables_words import merge_ports, merge_spans, without
 
 
 def _port(number: int, vni: int = 1, groups: tuple[str, ...] = ()) -> Binding:
@@ -30,9 +41,9 @@ def _port(number: int, vni: int = 1, groups: tuple[str, ...] = ()) -> Binding:
     )
 
 
-def _group(name: str) -> GroupRules:
+def _group(name: str, *rules: Rule) -> GroupRules:
     id_ = ResourceId(f"security-group-{name}")
-    return GroupRules(id=id_, project="acme", name=name, generation=1, rules=())
+    return GroupRules(id=id_, project="acme", name=name, generation=1, rules=rules)
 
 
 _numbers = st.sets(st.integers(1, 200), max_size=20)
@@ -61,49 +72,107 @@ def test_slots_go_round_at_the_end() -> None:
     assert assign_slots(ruleset, previous).ports[ResourceId("port-3")] == 2
 
 
+def _named(*rules: Rule) -> list[NamedRule]:
+    return in_order(NamedRule(ResourceId("g"), "acme", "web", rule) for rule in rules)
+
+
+def _lines(*rules: Rule) -> list[str]:
+    chains = compile_policy((ResourceId("g"),), _named(*rules)).chains
+    found = chains[policy_name((ResourceId("g"),), Direction.IN)]
+    words = (line.split() for line in found)
+    return [" ".join(w for w in some if not w.startswith("hit_")) for some in words]
+
+
 @pytest.mark.parametrize(
     ("rules", "lines"),
     [
         ((), ["drop"]),
-        ((Rule(),), ["return", "drop"]),
+        ((Rule(),), ["counter name return", "drop"]),
         ((Rule(direction=Direction.OUT),), ["drop"]),
         (
-            (
-                Rule(protocol=Protocol.TCP, ports=("80",)),
-                Rule(protocol=Protocol.TCP, ports=("81-90", "22")),
-            ),
-            ["tcp dport { 22, 80-90 } return", "drop"],
+            (Rule(protocol=Protocol.TCP, ports=("81-90", "80")),),
+            ["tcp dport 80-90 counter name return", "drop"],
         ),
         (
-            (Rule(remote="10.0.0.0/24"), Rule(remote="10.0.1.0/24"), Rule(remote="fd00::/8")),
-            ["ip saddr { 10.0.0.0/23 } return", "ip6 saddr { fd00::/8 } return", "drop"],
+            (Rule(remote="10.0.0.0/24"), Rule(remote="fd00::/8")),
+            ["ip saddr 10.0.0.0/24 counter name return", "ip6 saddr fd00::/8 counter name return",
+             "drop"],
         ),
-        ((Rule(remote="10.0.0.0/24"), Rule()), ["return", "drop"]),
         (
             (Rule(protocol=Protocol.UDP), Rule(protocol=Protocol.UDP, action=Action.DENY)),
-            ["meta l4proto udp drop", "meta l4proto udp return", "drop"],
+            ["meta l4proto udp counter name drop", "meta l4proto udp counter name return", "drop"],
         ),
         (
             (
                 Rule(protocol=Protocol.UDP, priority=5),
                 Rule(protocol=Protocol.UDP, action=Action.DENY),
             ),
-            ["meta l4proto udp return", "meta l4proto udp drop", "drop"],
+            ["meta l4proto udp counter name return", "meta l4proto udp counter name drop", "drop"],
         ),
     ],
+)  # fmt: skip
+def test_few_rules_are_one_line_each(rules: tuple[Rule, ...], lines: list[str]) -> None:
+    assert _lines(*rules) == lines
+
+
+def test_ten_thousand_rules_are_few_lines() -> None:
+    rules = [Rule(remote=f"10.{n // 100}.{n % 100 * 2}.0/24") for n in range(6000)]
+    tcp = Protocol.TCP
+    rules += [Rule(protocol=tcp, ports=(str(n + 1),), remote="11.0.0.1") for n in range(2000)]
+    rules += [Rule(protocol=tcp, ports=(f"{n * 2 + 1}",)) for n in range(2000)]
+    assert len(_lines(*rules)) == 4
+
+
+def test_many_rules_of_two_actions_keep_their_order() -> None:
+    deny = [
+        Rule(remote=f"10.0.0.{n}", action=Action.DENY, priority=1) for n in range(ONE_BY_ONE_MAX)
+    ]
+    lines = _lines(Rule(remote="10.0.0.0/8"), *deny)
+    assert [line.split()[-1] for line in lines] == ["drop", "return", "drop"]
+
+
+_spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=5)
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 15), st.sampled_from([28, 29, 30, 31, 32])),
+        _spans.filter(bool),
+        max_size=12,
+    )
 )
-def test_rules_become_few_lines(rules: tuple[Rule, ...], lines: list[str]) -> None:
-    assert render_policy(rules, Direction.IN) == lines
+def test_pairs_are_apart_and_say_the_same(
+    drawn: dict[tuple[int, int], list[tuple[int, int]]],
+) -> None:
+    networks: dict[Network, list[tuple[int, int]]] = {}
+    for (number, length), spans in drawn.items():
+        kept = number >> (32 - length) << (32 - length)
+        where = ip_network(f"10.0.0.{kept}/{length}")
+        networks.setdefault(where, []).extend((a, a + more) for a, more in spans)
+    whole, pairs = disjoint(networks)
+    assert whole == []
+    for number, port in itertools.product(range(16), range(0, 37, 3)):
+        address = ip_address(f"10.0.0.{number}")
+        wanted = any(
+            address in where and any(a <= port <= b for a, b in spans)
+            for where, spans in networks.items()
+        )
+        found = [1 for where, (a, b) in pairs if address in where and a <= port <= b]
+        assert sum(found) == wanted
 
 
-def test_ten_thousand_addresses_are_one_line() -> None:
-    rules = [Rule(remote=f"10.{n // 100}.{n % 100 * 2}.0/24") for n in range(10000)]
-    assert len(render_policy(rules, Direction.IN)) == 2
+@given(_spans, _spans)
+def test_spans_without_others(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> None:
+    def of(spans: list[tuple[int, int]]) -> set[int]:
+        return {n for a, b in spans for n in range(a, b + 1)}
+
+    first, second = (merge_spans((a, a + more) for a, more in s) for s in (some, others))
+    assert of(without(first, second)) == of(first) - of(second)
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(0, 9)), min_size=1))
 def test_merged_ports_are_the_same_ports(spans: list[tuple[int, int]]) -> None:
-    texts = [f"{first}-{first + more}" for first, more in spans]
+    texts = tuple(f"{first}-{first + more}" for first, more in spans)
     wanted = {port for first, more in spans for port in range(first, first + more + 1)}
     merged = [(int(t.split("-")[0]), int(t.split("-")[-1])) for t in merge_ports(texts)]
     assert {port for first, last in merged for port in range(first, last + 1)} == wanted
@@ -120,19 +189,69 @@ def test_ports_behind_the_same_groups_share_their_chains() -> None:
     assert len(rules) == 2
 
 
-def test_an_unknown_group_is_refused() -> None:
+def test_an_unknown_group_or_list_is_refused() -> None:
     with pytest.raises(Refused, match="lacks"):
         policies(Ruleset(ports=(_port(1, groups=("a",)),)))
+    naming = _group("a", Rule(remote="set:bad"))
+    with pytest.raises(Refused, match="lacks"):
+        policies(Ruleset(ports=(_port(1, groups=("a",)),), groups=(naming,)))
 
 
-def test_the_link_local_address_of_a_mac() -> None:
-    assert str(link_local("52:54:00:12:34:56")) == "fe80::5054:ff:fe12:3456"
+def _tables(ruleset: Ruleset, mode: Mode, before: Slots | None = None) -> dict[str, Table]:
+    slots = assign_slots(ruleset, before or Slots())
+    return dict(render(ruleset, slots, mode, "tv").tables)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_the_text_is_the_same_each_time(mode: Mode) -> None:
     ruleset = Ruleset(ports=(_port(1, groups=("a",)), _port(2)), groups=(_group("a"),))
-    slots = assign_slots(ruleset, Slots())
-    text = render(ruleset, slots, mode, "tv")
-    assert text == render(ruleset, assign_slots(ruleset, slots), mode, "tv")
+    text = replacement(_tables(ruleset, mode), "tv_firewall")
+    assert text == replacement(_tables(ruleset, mode), "tv_firewall")
     assert text.startswith("table bridge tv_firewall\ndelete table bridge tv_firewall\n")
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_member_more_is_an_element_more(mode: Mode) -> None:
+    rules = _group("a", Rule(remote="group:b"))
+
+    def of(*addresses: str) -> Ruleset:
+        members = AddressList(project="acme", name="group:b", addresses=addresses)
+        return Ruleset(ports=(_port(1, groups=("a",)),), groups=(rules,), lists=(members,))
+
+    before = _tables(of("10.0.0.1", "10.0.0.9"), mode)
+    change = difference(before, _tables(of("10.0.0.1", "10.0.0.5"), mode), "tv")
+    assert change is not None
+    assert [(s.gone, list(s.new)) for s in change.sets] == [(["10.0.0.9/32"], ["10.0.0.5/32"])]
+    assert change.chains == ()
+    assert len(batch(change, "tv")) == 4
+    grown = difference(before, _tables(of("10.0.0.1", "10.0.0.7", "10.0.0.9"), mode), "tv")
+    assert grown is not None
+    assert {name for _, name, _ in grown.chains} == {"contents"}
+    assert len(batch(grown, "tv")) > 4
+    nothing = difference(before, before, "tv")
+    assert nothing is not None
+    assert nothing.text == ""
+
+
+def test_what_only_nft_can_say() -> None:
+    table = Table(
+        chains={"c": Chain(("accept",))}, sets={"m": Elements("mark : verdict", kind="map")}
+    )
+    changes = (
+        Table(chains={"c": Chain(("drop",))}, sets=table.sets),
+        Table(
+            chains=table.chains, sets={"m": Elements("mark : verdict", {"1": "drop"}, kind="map")}
+        ),
+        Table(chains=table.chains, sets={}),
+    )
+    for after in changes:
+        change = difference({"inet": table}, {"inet": after}, "tv")
+        assert change is not None
+        with pytest.raises(NotSimple):
+            batch(change, "tv")
+
+
+def test_what_takes_a_replacement() -> None:
+    base = Table(chains={"c": Chain((), "type filter hook forward priority 0; policy accept;")})
+    assert difference({"inet": base}, {"inet": Table()}, "tv") is None
+    assert difference({"inet": base}, {"bridge": base}, "tv") is None

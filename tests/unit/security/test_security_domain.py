@@ -15,7 +15,7 @@ from trivet.contracts.errors import INVALID, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, OwnerRef
 from trivet.contracts.security.audit import AuditEntry, AuditRecord
-from trivet.contracts.security.firewall import Binding, FirewallState
+from trivet.contracts.security.firewall import AddressList, Binding, FirewallState
 from trivet.contracts.security.group import (
     Action,
     Rule,
@@ -207,7 +207,7 @@ def keyed(*groups: SecurityGroup) -> dict[tuple[str, str], SecurityGroup]:
 def test_the_ruleset_has_only_the_groups_in_use_in_order() -> None:
     allow, deny = Rule(priority=5), Rule(priority=5, action=Action.DENY)
     groups = keyed(group("a", Rule(priority=9), allow, deny), group("b"), group("a", project="q"))
-    made = assemble([binding(2, "a"), binding(1, "a")], groups)
+    made = assemble([binding(2, "a"), binding(1, "a")], groups, {})
     assert [b.port for b in made.ruleset.ports] == ["port-1", "port-2"]
     assert [(g.project, g.name) for g in made.ruleset.groups] == [("p", "a")]
     assert made.ruleset.groups[0].rules == (deny, allow, Rule(priority=9))
@@ -216,7 +216,7 @@ def test_the_ruleset_has_only_the_groups_in_use_in_order() -> None:
 
 def test_ports_that_cannot_be_protected_are_left_out() -> None:
     bindings = [binding(1), binding(2, "elsewhere"), binding(3, device="tvp1")]
-    made = assemble(bindings, keyed(group("elsewhere", project="q")))
+    made = assemble(bindings, keyed(group("elsewhere", project="q")), {})
     assert made.protected == {"port-1": 1}
     assert made.reasons == {
         "port-2": "there is no security group elsewhere in project p",
@@ -227,11 +227,26 @@ def test_ports_that_cannot_be_protected_are_left_out() -> None:
 @given(st.permutations([binding(n, "a") for n in range(5)]))
 def test_the_ruleset_does_not_depend_on_the_order(bindings: list[Binding]) -> None:
     groups = keyed(group("a"))
-    assert assemble(bindings, groups) == assemble(sorted(bindings, key=lambda b: b.port), groups)
+    assert assemble(bindings, groups, {}) == assemble(
+        sorted(bindings, key=lambda b: b.port), groups, {}
+    )
+
+
+def test_a_port_whose_rule_names_what_is_not_there_is_left_out() -> None:
+    naming = group("a", Rule(remote="set:bad"), Rule(remote="group:a"))
+    members = AddressList(project="p", name="group:a", addresses=("10.0.0.1",))
+    bad = AddressList(project="p", name="set:bad", addresses=())
+    unused = AddressList(project="p", name="set:other", addresses=())
+    known = {(found.project, found.name): found for found in (members, unused)}
+    made = assemble([binding(1, "a"), binding(2)], keyed(naming), known)
+    assert [p.port for p in made.ruleset.ports] == ["port-2"]
+    assert "set:bad" in made.reasons[ResourceId("port-1")]
+    made = assemble([binding(1, "a")], keyed(naming), {**known, ("p", "set:bad"): bad})
+    assert made.ruleset.lists == (members, bad)
 
 
 def test_what_drifted() -> None:
-    wanted = assemble([binding(1, "a")], keyed(group("a"))).ruleset
+    wanted = assemble([binding(1, "a")], keyed(group("a")), {}).ruleset
     port, own = ResourceId("port-1"), ResourceId("x-a")
     assert not drifted(wanted, FirewallState(ports={port: 1}, groups={own: 1}))
     assert drifted(wanted, FirewallState(ports={port: 2}, groups={own: 1}))

@@ -51,6 +51,22 @@ DISCOVERY = frozenset(
 )
 
 
+class Dress(StrEnum):
+    """What an IP packet wears: an extension header (IPv6), or it comes in two fragments, as
+    large as links make them, or so that the first is too short to tell much."""
+
+    PLAIN = "plain"
+    HOP_BY_HOP = "hop-by-hop"
+    DESTINATION = "destination-options"
+    FRAGMENTS = "fragments"
+    TINY_FRAGMENTS = "tiny-fragments"
+
+
+FIRST_FRAGMENT_BYTES = {Dress.FRAGMENTS: 1232, Dress.TINY_FRAGMENTS: 8}
+FILLING = b"\0" * 1400
+FRAGMENT_ID = 4242
+
+
 @dataclass(frozen=True)
 class Packet:
     """One packet on its way from one link of a bridge to another.
@@ -58,6 +74,7 @@ class Packet:
     `sender` and `receiver` are devices on the bridge. `src` and `dst` are addresses (ARP: the
     sender's claim and whom it asks for); `target` is what neighbour discovery speaks of;
     `arp_mac` is the MAC inside ARP, where it is not the frame's. `tagged`: with a VLAN tag.
+    `dressed`: how what it is is hidden from who looks at first bytes only.
     """
 
     sender: str
@@ -73,6 +90,7 @@ class Packet:
     target: str = "::"
     arp_mac: str | None = None
     tagged: bool = False
+    dressed: Dress = Dress.PLAIN
 
     @property
     def v6(self) -> bool:
@@ -97,8 +115,40 @@ class Packet:
         )
 
 
-def encode(packet: Packet, token: bytes) -> bytes:
-    """The frame; `token` (4 bytes) is in it, so that it is known again where it arrives."""
+def encode(packet: Packet, token: bytes) -> tuple[bytes, ...]:
+    """The frames, one but for fragments; `token` (4 bytes) is in the last one, so that it is
+    known again where it arrives."""
+    if packet.dressed is Dress.FRAGMENTS:
+        token = FILLING + token
+    frame = _encode(packet, token)
+    first = FIRST_FRAGMENT_BYTES.get(packet.dressed)
+    if first is None:
+        return (frame,)
+    return (_fragments6 if packet.v6 else _fragments4)(frame, first)
+
+
+def _fragments4(frame: bytes, first: int) -> tuple[bytes, ...]:
+    ether, head, body = frame[:14], frame[14:34], frame[34:]
+    parts = (body[:first], 0x2000), (body[first:], first // 8)
+    frames = []
+    for part, offset in parts:
+        made = head[:2] + struct.pack("!HHH", 20 + len(part), FRAGMENT_ID, offset) + head[8:10]
+        made += b"\0\0" + head[12:]
+        frames.append(ether + made[:10] + struct.pack("!H", _checksum(made)) + made[12:] + part)
+    return tuple(frames)
+
+
+def _fragments6(frame: bytes, first: int) -> tuple[bytes, ...]:
+    ether, head, body = frame[:14], frame[14:54], frame[54:]
+    frames = []
+    for part, offset in ((body[:first], 1), (body[first:], first)):
+        extension = struct.pack("!BBHI", head[6], 0, offset, FRAGMENT_ID)
+        made = head[:4] + struct.pack("!HB", 8 + len(part), 44) + head[7:]
+        frames.append(ether + made + extension + part)
+    return tuple(frames)
+
+
+def _encode(packet: Packet, token: bytes) -> bytes:
     ether = _mac(packet.dst_mac) + _mac(packet.src_mac)
     if packet.tagged:
         ether += struct.pack("!HH", 0x8100, 7)
@@ -148,6 +198,10 @@ def _ipv6(packet: Packet, token: bytes) -> bytes:
         number = 6 if packet.shape is Shape.TCP else 17
         pseudo = src + dst + struct.pack("!II", _transport_length(packet, token), number)
         body = _transport(packet, token, pseudo)
+    extension = {Dress.HOP_BY_HOP: 0, Dress.DESTINATION: 60}.get(packet.dressed)
+    if extension is not None:
+        # Eight bytes, of which six are padding.
+        body, number = struct.pack("!BBBB", number, 0, 1, 4) + b"\0" * 4 + body, extension
     return struct.pack("!IHBB", 0x60000000, len(body), number, 255) + src + dst + body
 
 

@@ -24,11 +24,18 @@ from trivet.contracts.errors import (
     Code,
     TrivetError,
 )
+from trivet.contracts.event import CloudEvent, ResourceFacts
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
 from trivet.contracts.network.endpoints.node_bindings import BindingsResponse
+from trivet.contracts.network.endpoints.node_members import ENDPOINT as MEMBERS
+from trivet.contracts.network.endpoints.node_members import (
+    GroupName,
+    MembersRequest,
+    MembersResponse,
+)
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
-from trivet.contracts.network.port import Port, PortSpec, PortStatus
+from trivet.contracts.network.port import PORT, Port, PortSpec, PortStatus
 from trivet.contracts.resource import Meta, Scope
 from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
 from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
@@ -38,7 +45,7 @@ from trivet.contracts.security.endpoints.token_create import TokenCreated
 from trivet.contracts.security.endpoints.token_verify import ENDPOINT as VERIFY
 from trivet.contracts.security.endpoints.token_verify import VerifyRequest
 from trivet.contracts.security.endpoints.users import CRUD as USERS
-from trivet.contracts.security.firewall import Binding
+from trivet.contracts.security.firewall import AddressList, Binding
 from trivet.contracts.security.identity import RoleBinding, TokenSpec, UserSpec
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
@@ -59,6 +66,7 @@ class World:
         self._bootstrap = bootstrap
         self.firewalls: list[FakeFirewall] = []
         self.bindings: tuple[Binding, ...] = ()
+        self.port_node = "n1"
 
     @property
     def firewall(self) -> FakeFirewall:
@@ -72,18 +80,44 @@ class World:
             return BindingsResponse(bindings=self.bindings)
 
         async def ports(request: ListRequest, call: Call) -> Page[Port]:
-            return Page[Port](items=tuple(port_of(b) for b in self.bindings))
+            return Page[Port](items=tuple(port_of(b, self.port_node) for b in self.bindings))
 
         async def nothing(request: ListRequest, call: Call) -> Page[Any]:
             return Page(items=())
 
+        async def members(request: MembersRequest, call: Call) -> MembersResponse:
+            return MembersResponse(lists=tuple(self._members(group) for group in request.groups))
+
         await self.harness.fake(BINDINGS, bindings, node="n1")
+        await self.harness.fake(MEMBERS, members, node="n1")
+        await self.harness.fake(MEMBERS, members, node="n2")
         await self.harness.fake(PORTS.list, ports)
         foreign = [e for name in SERVICES if name != "security" for e in declared(name)]
         for endpoint in foreign:
             in_projects = endpoint.kind is not None and endpoint.kind.scope is Scope.PROJECT
             if endpoint.verb == "list" and in_projects and endpoint.noun != "port":
                 await self.harness.fake(endpoint, nothing)
+
+    def _members(self, group: GroupName) -> AddressList:
+        behind = [b for b in self.bindings if group.name in b.security_groups]
+        addresses = sorted({address for b in behind for address in b.addresses})
+        return AddressList(
+            project=group.project, name=f"group:{group.name}", addresses=tuple(addresses)
+        )
+
+    async def port_event(self) -> None:
+        """Tell what the network service tells when a port was made."""
+        facts = ResourceFacts(
+            kind="Port", id=ResourceId("port-1"), name="p", project="default", generation=1,
+            phase="ready",
+        )  # fmt: skip
+        now = datetime.now(UTC)
+        event = CloudEvent(
+            id=f"e{now}", source="t", type=PORT.event_type("created").type, subject="port-1",
+            time=now, data=facts,
+        )  # fmt: skip
+        bus, subject = self.harness.client._bus, PORT.event_type("created").subject
+        await bus.append_event(subject, event.model_dump_json().encode(), message_id=event.id)
 
     async def start(
         self, spoil: Callable[[Service], None] = lambda service: None, node: str = "n1"
@@ -188,12 +222,12 @@ def binding(n: int, *groups: str, generation: int = 1) -> Binding:
     )
 
 
-def port_of(bound: Binding) -> Port:
+def port_of(bound: Binding, node: str = "n1") -> Port:
     """The port as the network service lists it."""
     return Port(
         meta=Meta(
             id=bound.port, name=bound.port, project=bound.project, created_at=datetime.now(UTC)
         ),
-        spec=PortSpec(network="lan", security_groups=bound.security_groups),
+        spec=PortSpec(network="lan", node=node, security_groups=bound.security_groups),
         status=PortStatus(),
     )

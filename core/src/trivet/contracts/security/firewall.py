@@ -6,16 +6,26 @@ first port is plugged, and while the security service is away.
 
 from __future__ import annotations
 
-from typing import Protocol
+from datetime import datetime
+from ipaddress import IPv6Address
+from typing import Protocol, runtime_checkable
 
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
-from trivet.contracts.security.group import Rule
+from trivet.contracts.security.group import Action, Direction, Rule
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 link-local address that is made from a MAC (EUI-64)."""
+    octets = [int(part, 16) for part in mac.split(":")]
+    eui = [octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]
+    return str(IPv6Address(bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *eui])))
 
 
 class Binding(Model):
     """A port on this node: its device, who it may claim to be, which groups it stands
-    behind. `addresses` are bare, v4 and v6."""
+    behind. `addresses` are bare, v4 and v6; `gateways` are all addresses of its network's
+    gateway, the link-local one too."""
 
     port: ResourceId
     project: str
@@ -38,12 +48,22 @@ class GroupRules(Model):
     rules: tuple[Rule, ...]
 
 
+class AddressList(Model):
+    """The networks that a project's rules mean by `name` (`group:web`, `set:bad`) now."""
+
+    project: str
+    name: str
+    addresses: tuple[str, ...]
+
+
 class Ruleset(Model):
-    """All that the firewall of a node must hold: every port, and each group one of them
-    stands behind. A port's groups are tried as one list, in order of priority."""
+    """All that the firewall of a node must hold: every port, each group one of them stands
+    behind, and each list that a rule names. A port's groups are tried as one list, in order
+    of priority; `contracts.security.evaluate` says what they decide."""
 
     ports: tuple[Binding, ...] = ()
     groups: tuple[GroupRules, ...] = ()
+    lists: tuple[AddressList, ...] = ()
 
 
 class PortCounters(Model):
@@ -55,6 +75,33 @@ class PortCounters(Model):
     denied_out_packets: int = 0
     allowed_in_packets: int = 0
     allowed_out_packets: int = 0
+
+
+class RuleHits(Model):
+    """What a rule decided at this node's ports since it is in force. `rule` is the
+    `NamedRule.key`. Rules that a backend keeps no count of are not named."""
+
+    group: ResourceId
+    rule: str
+    packets: int
+    bytes: int
+
+
+class LogEntry(Model):
+    """A packet that a rule with `log` decided on. At most a few a second are told."""
+
+    at: datetime
+    node: str
+    port: ResourceId
+    group: ResourceId
+    rule: str
+    direction: Direction
+    action: Action
+    protocol: str
+    source: str
+    destination: str
+    source_port: int | None = None
+    destination_port: int | None = None
 
 
 class FirewallState(Model):
@@ -71,6 +118,11 @@ class FirewallBackend(Driver, Protocol):
     `apply` is atomic: after it the new ruleset is in force, after its failure the old one is.
     Connections that the new rules still allow are not cut. Guests can't take another's MAC or
     address, answer as DHCP server or router, whatever their rules allow.
+
+    IPv6 link-local addresses are a guest's own to choose (stable privacy), from its own MAC:
+    it can't take those that are made from the MACs of its network's other ports here, nor the
+    gateway's. That a guest elsewhere uses the same one is not seen: duplicate address detection
+    is between guests.
     """
 
     async def apply(self, ruleset: Ruleset) -> None:
@@ -85,6 +137,24 @@ class FirewallBackend(Driver, Protocol):
         """What was passed and dropped at each port."""
         ...
 
+    async def hits(self) -> tuple[RuleHits, ...]:
+        """How often rules decided."""
+        ...
+
+    async def logged(self) -> tuple[LogEntry, ...]:
+        """What rules with `log` told since the last call, oldest first; a bounded number is
+        kept between two calls."""
+        ...
+
     async def clear(self) -> None:
         """Remove all rules of Trivet's from this node (for purge, not in service)."""
+        ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A backend that notices at once when somebody else changes its rules."""
+
+    async def disturbed(self) -> str:
+        """Wait until somebody may have changed them; who, as far as it is known."""
         ...

@@ -7,22 +7,28 @@ are: a ruleset that names a device twice, or a group that nobody stands behind, 
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import DRIVER_FAILED, INVALID, REFERENCE, Fatal, Refused
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.security.evaluate import Lists, NamedRule, Opening, decide, in_order
 from trivet.contracts.security.firewall import (
     Binding,
     FirewallBackend,
     FirewallState,
+    LogEntry,
     PortCounters,
+    RuleHits,
     Ruleset,
+    link_local,
 )
-from trivet.contracts.security.group import Action, Direction, Protocol, Rule
+from trivet.contracts.security.group import Action, Direction, Protocol
 from trivet.testing.packets import DISCOVERY, Packet, Shape
 
 
@@ -39,6 +45,10 @@ class Judgement:
     passed: bool
     why: str
 
+
+LOG_MAX = 5000
+PACKET_BYTES = 60
+LINK_LOCAL = "fe80:"
 
 _Flow = tuple[int, Shape, str, int, str, int]
 
@@ -58,6 +68,10 @@ class FakeFirewall:
         self._ruleset = Ruleset()
         self._flows: set[_Flow] = set()
         self._counters: dict[ResourceId, PortCounters] = {}
+        self._hits: dict[str, RuleHits] = {}
+        self._logged: deque[LogEntry] = deque(maxlen=LOG_MAX)
+        self._disturbed = asyncio.Event()
+        self._node = context.node
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -80,8 +94,13 @@ class FakeFirewall:
             raise Fatal(DRIVER_FAILED, "the fake was told to fail")
         _check(ruleset)
         self._ruleset = ruleset
+        self._disturbed.clear()
+        kept = {named.key for named in self._rules()}
+        self._hits = {key: hits for key, hits in self._hits.items() if key in kept}
         self._closed_table = True
-        self._counters = {b.port: PortCounters(port=b.port) for b in ruleset.ports}
+        self._counters = {
+            b.port: self._counters.get(b.port, PortCounters(port=b.port)) for b in ruleset.ports
+        }
         self.applied += 1
 
     async def state(self) -> FirewallState:
@@ -96,6 +115,21 @@ class FakeFirewall:
         """What was judged at each port."""
         return tuple(self._counters[port] for port in sorted(self._counters))
 
+    async def hits(self) -> tuple[RuleHits, ...]:
+        """How often each rule decided."""
+        return tuple(self._hits[key] for key in sorted(self._hits))
+
+    async def logged(self) -> tuple[LogEntry, ...]:
+        """What rules with `log` told since the last call."""
+        told = tuple(self._logged)
+        self._logged.clear()
+        return told
+
+    async def disturbed(self) -> str:
+        """Wait for `lose_rules`."""
+        await self._disturbed.wait()
+        return "nft (process 1)"
+
     async def clear(self) -> None:
         """Forget all rules; the law then holds no more."""
         self._ruleset, self._closed_table, self._counters = Ruleset(), False, {}
@@ -103,6 +137,7 @@ class FakeFirewall:
     def lose_rules(self) -> None:
         """What somebody's `nft flush ruleset` does: no rules, and nothing stands closed."""
         self._ruleset, self._closed_table, self._counters = Ruleset(), False, {}
+        self._disturbed.set()
 
     def judge(self, packet: Packet) -> Judgement:
         """Whether the packet passes now; one that passes becomes part of a connection."""
@@ -126,7 +161,7 @@ class FakeFirewall:
         return next((b for b in self._ruleset.ports if b.device == device), None)
 
     def _leaving(self, packet: Packet, binding: Binding) -> Judgement:
-        reason = _spoofed(packet, binding)
+        reason = _spoofed(packet, binding, self._taken(binding))
         if reason:
             return self._count(binding, "spoofed_packets", Judgement(False, reason))
         if packet.shape is Shape.ARP or packet.shape in DISCOVERY or _asks_dhcp(packet, binding):
@@ -159,17 +194,60 @@ class FakeFirewall:
             packet.shape is Shape.TCP and "S" not in packet.tcp_flags
         ):
             return Judgement(False, "part of no connection")
-        named = [
-            (rule, group.name)
+        opening = _opening(packet, direction)
+        rules = [r for r in self._rules() if r.project == binding.project]
+        mine = [r for r in rules if r.name in binding.security_groups]
+        decision = decide(in_order(mine), opening, self._lists())
+        if decision.by is None:
+            return Judgement(decision.action is Action.ALLOW, "the default")
+        self._hit(decision.by, packet, binding, direction)
+        why = f"group {decision.by.name}: {decision.by.rule}"
+        return Judgement(decision.action is Action.ALLOW, why)
+
+    def _rules(self) -> list[NamedRule]:
+        return [
+            NamedRule(group.id, group.project, group.name, rule)
             for group in self._ruleset.groups
-            if group.project == binding.project and group.name in binding.security_groups
             for rule in group.rules
         ]
-        named.sort(key=lambda pair: (pair[0].priority, pair[0].action is Action.ALLOW))
-        for rule, name in named:
-            if _matches(rule, packet, direction):
-                return Judgement(rule.action is Action.ALLOW, f"group {name}: {rule}")
-        return Judgement(direction is Direction.OUT, "the default")
+
+    def _lists(self) -> Lists:
+        return {(found.project, found.name): found.addresses for found in self._ruleset.lists}
+
+    def _taken(self, binding: Binding) -> set[str]:
+        """The IPv6 addresses that are others' or the gateway's on that port's network."""
+        others = [b for b in self._ruleset.ports if b.vni == binding.vni]
+        return {
+            address
+            for other in others
+            for address in (*other.addresses, *other.gateways, link_local(other.mac))
+        } - {*binding.addresses, link_local(binding.mac)}
+
+    def _hit(
+        self, named: NamedRule, packet: Packet, binding: Binding, direction: Direction
+    ) -> None:
+        none = RuleHits(group=named.group, rule=named.key, packets=0, bytes=0)
+        old = self._hits.get(named.key, none)
+        more = {"packets": old.packets + 1, "bytes": old.bytes + PACKET_BYTES}
+        self._hits[named.key] = old.model_copy(update=more)
+        if not named.rule.log:
+            return
+        with_ports = packet.shape in (Shape.TCP, Shape.UDP)
+        entry = LogEntry(
+            at=datetime.now(UTC),
+            node=self._node,
+            port=binding.port,
+            group=named.group,
+            rule=named.key,
+            direction=direction,
+            action=named.rule.action,
+            protocol=_opening(packet, direction).protocol.value,
+            source=packet.src,
+            destination=packet.dst,
+            source_port=packet.sport if with_ports else None,
+            destination_port=packet.dport if with_ports else None,
+        )
+        self._logged.append(entry)
 
     def _count(self, binding: Binding, field: str, verdict: Judgement) -> Judgement:
         old = self._counters[binding.port]
@@ -187,12 +265,23 @@ def _check(ruleset: Ruleset) -> None:
         raise Refused(REFERENCE, f"a port names groups that are not there: {sorted(named - known)}")
     if known - named:
         raise Refused(INVALID, f"nobody stands behind {sorted(known - named)}")
+    listed = {(found.project, found.name) for found in ruleset.lists}
+    meant = {(g.project, r.named) for g in ruleset.groups for r in g.rules if r.named is not None}
+    if meant - listed:
+        raise Refused(REFERENCE, f"rules name lists that are not there: {sorted(meant - listed)}")
+    if listed - meant:
+        raise Refused(INVALID, f"no rule names the lists {sorted(listed - meant)}")
 
 
-def _spoofed(packet: Packet, binding: Binding) -> str | None:
+def _spoofed(packet: Packet, binding: Binding, taken: set[str]) -> str | None:
     """Why the packet can't be that guest's own, or None."""
-    own = {*binding.addresses, _link_local(binding.mac)}
+    own = {*binding.addresses, link_local(binding.mac)}
     asks_dhcp = packet.shape is Shape.UDP and (packet.sport, packet.dport) == (68, 67)
+
+    def may_speak_for(address: str) -> bool:
+        chosen = address not in taken and address.startswith(LINK_LOCAL)
+        return address in own or chosen
+
     checks = (
         (packet.src_mac != binding.mac, "another's MAC"),
         (packet.tagged or packet.shape is Shape.OTHER, "neither ARP nor IP"),
@@ -200,17 +289,17 @@ def _spoofed(packet: Packet, binding: Binding) -> str | None:
         (packet.shape in (Shape.ROUTER_ADVERT, Shape.REDIRECT), "not a router"),
         (packet.shape is Shape.UDP and packet.dport in (68, 546), "not a DHCP server"),
         (
-            packet.shape is Shape.NEIGHBOR_ADVERT and packet.target not in own,
+            packet.shape is Shape.NEIGHBOR_ADVERT and not may_speak_for(packet.target),
             "speaks for another neighbour",
         ),
     )
     found = next((reason for wrong, reason in checks if wrong), None)
-    if found or packet.shape is Shape.ARP or packet.src in own:
+    if found or packet.shape is Shape.ARP or may_speak_for(packet.src):
         return found
     if packet.src == "0.0.0.0" and asks_dhcp:
         return None
-    if packet.src == "::" and packet.shape is Shape.NEIGHBOR_SOLICIT and packet.target in own:
-        return None
+    if packet.src == "::" and packet.shape is Shape.NEIGHBOR_SOLICIT:
+        return None if may_speak_for(packet.target) else "asks whether another's is free"
     if packet.src == "::" and packet.shape is Shape.ROUTER_SOLICIT:
         return None
     return "another's address"
@@ -227,37 +316,16 @@ def _asks_dhcp(packet: Packet, binding: Binding) -> bool:
     return packet.shape is Shape.UDP and ports and packet.dst in servers
 
 
-def _matches(rule: Rule, packet: Packet, direction: Direction) -> bool:
-    if rule.direction is not direction:
-        return False
-    if rule.remote is not None:
-        other = ip_address(packet.src if direction is Direction.IN else packet.dst)
-        if other not in ip_network(rule.remote):
-            return False
-    if rule.protocol is Protocol.ANY:
-        return True
-    if rule.protocol is Protocol.ICMP:
-        return packet.shape in (Shape.PING, Shape.PONG)
-    if rule.protocol.value != packet.shape.value:
-        return False
-    return not rule.ports or any(_within(p, packet.dport) for p in rule.ports)
-
-
-def _within(ports: str, port: int) -> bool:
-    first, _, last = ports.partition("-")
-    return int(first) <= port <= int(last or first)
+def _opening(packet: Packet, direction: Direction) -> Opening:
+    protocols = {Shape.TCP: Protocol.TCP, Shape.UDP: Protocol.UDP}
+    remote = packet.src if direction is Direction.IN else packet.dst
+    return Opening(direction, protocols.get(packet.shape, Protocol.ICMP), remote, packet.dport)
 
 
 def _flow(vni: int, packet: Packet) -> _Flow:
     if packet.shape in (Shape.PING, Shape.PONG):
         return vni, packet.shape, packet.src, 0, packet.dst, 0
     return vni, packet.shape, packet.src, packet.sport, packet.dst, packet.dport
-
-
-def _link_local(mac: str) -> str:
-    octets = [int(part, 16) for part in mac.split(":")]
-    eui = [octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]
-    return str(IPv6Address(bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *eui])))
 
 
 @hookimpl

@@ -8,6 +8,7 @@ whether it came out where it should. On that bridge are the taps `tvpalice`, `tv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.security.firewall import Binding, FirewallBackend, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Rule
 from trivet.contracts.security.group import Protocol as Proto
-from trivet.testing.packets import BROADCAST, Packet, Shape
+from trivet.testing.packets import BROADCAST, Dress, Packet, Shape
 
 ALICE, BOB, EVE, GATE = "tvpalice", "tvpbob", "tvpeve", "tvgate"
 DEVICES = (ALICE, BOB, EVE, GATE)
@@ -42,8 +43,13 @@ class Wire(Protocol):
         `expected` tells how patient to be, and nothing else."""
         ...
 
+    async def verdicts(self, packets: Sequence[Packet], expected: Sequence[bool]) -> list[bool]:
+        """Likewise for many packets that are sent at once, all to one receiver."""
+        ...
 
-def _binding(device: str, groups: tuple[str, ...], generation: int = 1) -> Binding:
+
+def binding(device: str, groups: tuple[str, ...], generation: int = 1) -> Binding:
+    """The port of a tap."""
     return Binding(
         port=ResourceId(f"port-{device}"),
         project="acme",
@@ -52,17 +58,18 @@ def _binding(device: str, groups: tuple[str, ...], generation: int = 1) -> Bindi
         mac=MACS[device],
         addresses=(V4[device], V6[device]),
         vni=VNI,
-        gateways=(V4[GATE], V6[GATE]),
+        gateways=(V4[GATE], V6[GATE], LL[GATE]),
         security_groups=groups,
     )
 
 
-def _group(name: str, *rules: Rule, generation: int = 1) -> GroupRules:
+def group(name: str, *rules: Rule, generation: int = 1) -> GroupRules:
+    """A group of the project that all ports are of."""
     id_ = ResourceId(f"security-group-{name}")
     return GroupRules(id=id_, project="acme", name=name, generation=generation, rules=rules)
 
 
-WEB = _group(
+WEB = group(
     "web",
     Rule(protocol=Proto.TCP, ports=("22", "8000-8080")),
     Rule(protocol=Proto.TCP, ports=("80",), remote="10.0.0.0/24"),
@@ -71,13 +78,13 @@ WEB = _group(
     Rule(protocol=Proto.TCP, ports=("8001",), action=Action.DENY),
     Rule(protocol=Proto.TCP, ports=("8002",), action=Action.DENY, priority=2000),
 )
-STRICT = _group(
+STRICT = group(
     "strict",
     Rule(direction=Direction.OUT, remote="10.9.0.0/16", action=Action.DENY),
     Rule(direction=Direction.OUT, protocol=Proto.UDP, ports=("5000-6000",), action=Action.DENY),
     Rule(protocol=Proto.TCP, ports=("8003",), action=Action.DENY, priority=10),
 )
-RULES = Ruleset(ports=(_binding(ALICE, ("web",)), _binding(BOB, ("strict",))), groups=(WEB, STRICT))
+RULES = Ruleset(ports=(binding(ALICE, ("web",)), binding(BOB, ("strict",))), groups=(WEB, STRICT))
 
 
 def packet(sender: str, receiver: str, shape: Shape, dport: int = 0, *, v6: bool = False) -> Packet:
@@ -110,6 +117,15 @@ _ASK_DHCP = replace(
 _DHCP_ANSWER = replace(packet(GATE, BOB, Shape.UDP, 68), sport=67)
 _ARP = packet(BOB, ALICE, Shape.ARP)
 HELLO = _tcp(BOB, ALICE, 22)
+CHOSEN = "fe80::1234:5678:9abc:def0"
+ALL_NODES = "33:33:00:00:00:01"
+_AS_ROUTER = _nd(BOB, ALICE, Shape.ROUTER_ADVERT, src=LL[BOB])
+_FOR_GATE = _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, target=V6[GATE])
+
+
+def _dressed(plain: Packet, dress: Dress) -> Packet:
+    return replace(plain, dressed=dress)
+
 
 CASES: tuple[tuple[str, Packet, bool], ...] = (
     ("tcp to an allowed port", HELLO, True),
@@ -161,6 +177,42 @@ CASES: tuple[tuple[str, Packet, bool], ...] = (
         False,
     ),
     ("another's link-local", _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src=LL[ALICE]), False),
+    (
+        "a link-local address of its own choice",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src=CHOSEN),
+        True,
+    ),
+    (
+        "that one with another's MAC",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src=CHOSEN, src_mac=MACS[EVE]),
+        False,
+    ),
+    (
+        "duplicate detection of its choice",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src="::", target=CHOSEN),
+        True,
+    ),
+    (
+        "advertisement of its choice",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, src=CHOSEN, target=CHOSEN),
+        True,
+    ),
+    (
+        "the gateway's link-local",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src=LL[GATE]),
+        False,
+    ),
+    (
+        "for the gateway's link-local",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, target=LL[GATE]),
+        False,
+    ),
+    ("for another's link-local", _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, target=LL[ALICE]), False),
+    (
+        "duplicate detection of the gateway's",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_SOLICIT, src="::", target=LL[GATE]),
+        False,
+    ),
     ("neighbour advertisement", _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT), True),
     ("for another", _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, target=V6[GATE]), False),
     ("the gateway's advertisement", _nd(GATE, BOB, Shape.NEIGHBOR_ADVERT), True),
@@ -168,6 +220,48 @@ CASES: tuple[tuple[str, Packet, bool], ...] = (
     ("the gateway's router advertisement", _nd(GATE, BOB, Shape.ROUTER_ADVERT, src=LL[GATE]), True),
     ("a guest as router", _nd(BOB, ALICE, Shape.ROUTER_ADVERT, src=LL[BOB]), False),
     ("a guest's redirect", _nd(BOB, ALICE, Shape.REDIRECT, src=LL[BOB]), False),
+    (
+        "gratuitous arp for the gateway, to all",
+        replace(_ARP, src=V4[GATE], dst=V4[GATE], dst_mac=BROADCAST),
+        False,
+    ),
+    (
+        "gratuitous advertisement for the gateway, to all",
+        _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, dst="ff02::1", dst_mac=ALL_NODES, target=V6[GATE]),
+        False,
+    ),
+    ("a DHCPv6 server", replace(packet(BOB, ALICE, Shape.UDP, 546, v6=True), sport=547), False),
+    ("in fragments, allowed", replace(HELLO, dressed=Dress.FRAGMENTS), True),
+    ("in fragments, to a port of no rule", _dressed(_tcp(BOB, ALICE, 23), Dress.FRAGMENTS), False),
+    (
+        "in tiny fragments, to a port of no rule",
+        _dressed(_tcp(BOB, ALICE, 23), Dress.TINY_FRAGMENTS),
+        False,
+    ),
+    ("v6 in fragments, allowed", _dressed(_tcp(BOB, ALICE, 22, v6=True), Dress.FRAGMENTS), True),
+    (
+        "v6 in fragments, to a port of no rule",
+        _dressed(_tcp(BOB, ALICE, 23, v6=True), Dress.FRAGMENTS),
+        False,
+    ),
+    (
+        "behind destination options, allowed",
+        _dressed(_tcp(BOB, ALICE, 22, v6=True), Dress.DESTINATION),
+        True,
+    ),
+    (
+        "behind destination options, to a port of no rule",
+        _dressed(_tcp(BOB, ALICE, 23, v6=True), Dress.DESTINATION),
+        False,
+    ),
+    *(
+        (f"a guest as router, {dress}", _dressed(_AS_ROUTER, dress), False)
+        for dress in (Dress.HOP_BY_HOP, Dress.DESTINATION, Dress.TINY_FRAGMENTS)
+    ),
+    *(
+        (f"speaking for the gateway, {dress}", _dressed(_FOR_GATE, dress), False)
+        for dress in (Dress.HOP_BY_HOP, Dress.DESTINATION, Dress.TINY_FRAGMENTS)
+    ),
 )
 
 
@@ -206,16 +300,16 @@ class FirewallSuite:
         assert await wire.passes(HELLO, expected=True)
         assert await wire.passes(HELLO.reply(), expected=True)
         assert await wire.passes(replace(HELLO, tcp_flags="A"), expected=True)
-        more = _group("web", *WEB.rules, Rule(protocol=Proto.UDP), generation=2)
-        ports = (_binding(BOB, ("strict",), 2), _binding(ALICE, ("web",), 2))
+        more = group("web", *WEB.rules, Rule(protocol=Proto.UDP), generation=2)
+        ports = (binding(BOB, ("strict",), 2), binding(ALICE, ("web",), 2))
         await driver.apply(Ruleset(ports=ports, groups=(STRICT, more)))
         assert await wire.passes(replace(HELLO, tcp_flags="PA"), expected=True)
         assert await wire.passes(HELLO.reply("PA"), expected=True)
 
     async def test_groups_are_tried_as_one_list(self, driver: FirewallBackend, wire: Wire) -> None:
         """A group's deny of a lower priority number beats another group's allow."""
-        both = _binding(ALICE, ("web", "strict"))
-        rules = Ruleset(ports=(both, _binding(BOB, ("web",))), groups=(WEB, STRICT))
+        both = binding(ALICE, ("web", "strict"))
+        rules = Ruleset(ports=(both, binding(BOB, ("web",))), groups=(WEB, STRICT))
         await driver.apply(rules)
         assert not await wire.passes(_tcp(BOB, ALICE, 8003), expected=False)
         assert await wire.passes(_tcp(BOB, ALICE, 8004), expected=True)
@@ -239,7 +333,7 @@ class FirewallSuite:
         assert first.groups == {g.id: 1 for g in RULES.groups}
         await driver.apply(RULES)
         assert await driver.state() == first
-        newer = Ruleset(ports=(_binding(ALICE, ("web",), 7),), groups=(WEB,))
+        newer = Ruleset(ports=(binding(ALICE, ("web",), 7),), groups=(WEB,))
         await driver.apply(newer)
         assert (await driver.state()).ports == {newer.ports[0].port: 7}
         await driver.apply(RULES)
@@ -252,7 +346,7 @@ class FirewallSuite:
         await driver.apply(RULES)
         before = await driver.state()
         with pytest.raises(Refused):
-            await driver.apply(Ruleset(ports=(_binding(ALICE, ("nowhere",)),)))
+            await driver.apply(Ruleset(ports=(binding(ALICE, ("nowhere",)),)))
         assert await driver.state() == before
         assert await wire.passes(HELLO, expected=True)
 

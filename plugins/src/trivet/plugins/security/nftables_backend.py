@@ -1,8 +1,10 @@
 """The firewall at a node's ports, by nftables.
 
 This module talks to `nft`; what it says is computed in `nftables_render`, and what it hears is
-understood in `nftables_readback`. The whole ruleset goes in one transaction, as text: the
-kernel has the old rules or the new ones, never a part. Connections that are under way survive,
+understood in `nftables_readback`. A change is one transaction: the kernel has the old rules or
+the new ones, never a part. While it is known what stands (nobody else touched it:
+`nftables_watch`), only what differs is sent, small changes in the kernel's own words
+(`nftables_netlink`); else everything is replaced, as text. Connections that are under way survive,
 since they live in conntrack, whose zones are kept (`nftables_slots`). `open` puts the tables
 there closed if there are none, and leaves standing ones alone, so that a restart of the service
 is not felt by any guest.
@@ -14,29 +16,52 @@ import asyncio
 import json
 import logging
 import shutil
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeVar
 
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import DRIVER_FAILED, Fatal, Retry
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model
+from trivet.contracts.security.evaluate import NamedRule
 from trivet.contracts.security.firewall import (
     FirewallBackend,
     FirewallState,
+    LogEntry,
     PortCounters,
+    RuleHits,
     Ruleset,
 )
 from trivet.plugins import kernel_probe
+from trivet.plugins.network import namespaces
+from trivet.plugins.security import nftables_log, nftables_netlink, nftables_watch
+from trivet.plugins.security.nftables_log import PacketLog
+from trivet.plugins.security.nftables_log_reader import LogReader
+from trivet.plugins.security.nftables_policy import PolicyMemory
 from trivet.plugins.security.nftables_readback import (
     Listing,
     counters_of,
+    hits_of,
     read,
     slots_of,
     state_of,
 )
-from trivet.plugins.security.nftables_render import Mode, Names, judge_family, remove_text, render
+from trivet.plugins.security.nftables_render import (
+    Mode,
+    Names,
+    Rendered,
+    judge_family,
+    remove_text,
+    render,
+)
 from trivet.plugins.security.nftables_slots import Slots, assign_slots
+from trivet.plugins.security.nftables_text import difference, replacement
+from trivet.plugins.security.nftables_watch import RuleWatch
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +83,7 @@ class NftablesFirewall:
     Config: ClassVar[type[Model]] = NftablesConfig
 
     def __init__(self, context: DriverContext, config: NftablesConfig) -> None:
+        self._node = context.node
         self._prefix = context.prefix
         self._names = Names(context.prefix)
         self._netns = config.netns
@@ -65,6 +91,13 @@ class NftablesFirewall:
         self._mode = Mode.BR_NETFILTER
         self._slots = Slots()
         self._lock = asyncio.Lock()
+        self._compiled = PolicyMemory()
+        # What stands in the kernel, as far as nobody else has touched it since.
+        self._standing: tuple[Ruleset, Rendered] | None = None
+        self._keys: Mapping[str, NamedRule] = {}
+        self._watch: RuleWatch | None = None
+        self._log: PacketLog | None = None
+        self._link: socket.socket | None = None
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -87,41 +120,125 @@ class NftablesFirewall:
             self._mode = Mode(self._wanted_mode)
         if self._mode is Mode.BR_NETFILTER and not kernel_probe.br_netfilter_loaded():
             await self._run("modprobe", "br_netfilter")
+        group = int(self._names.log_group)
+        self._link = await self._within(nftables_netlink.opened)
+        self._watch = RuleWatch(await self._within(nftables_watch.opened), self._names.table)
+        self._watch.ours(self._link.getsockname()[0])
+        self._log = PacketLog(await self._within(partial(nftables_log.opened, group)))
         listing = await self._listing()
         self._slots = slots_of(listing)
         if not listing.present:
             await self.apply(Ruleset())
 
     async def close(self) -> None:
-        """Nothing is held; the rules stay."""
+        """The rules stay; only the watching ends."""
+        for held in (self._watch, self._log, self._link):
+            if held is not None:
+                held.close()
+        self._watch = self._log = self._link = None
 
     async def apply(self, ruleset: Ruleset) -> None:
-        """Replace all rules, in one transaction."""
+        """Make the rules these: by what differs where what stands is known, else wholly."""
         async with self._lock:
             slots = assign_slots(ruleset, self._slots)
-            text = render(ruleset, slots, self._mode, self._prefix)
-            await self._nft("-f", "-", text=text)
+            wanted = render(ruleset, slots, self._mode, self._prefix, self._compiled)
+            standing = self._undisturbed()
+            self._standing = None
+            if standing is None or not await self._change(standing[1], wanted):
+                await self._nft("-f", "-", text=replacement(wanted.tables, self._names.table))
+            self._standing = ruleset, wanted
             self._slots = slots
+            self._keys = wanted.keys
+
+    async def _change(self, before: Rendered, after: Rendered) -> bool:
+        """Make what differs so; False: it has to be replaced wholly."""
+        change = difference(before.tables, after.tables, self._names.table)
+        if change is None:
+            return False
+        if not change.text:
+            return True
+        try:
+            if self._link is not None:
+                nftables_netlink.send(self._link, nftables_netlink.batch(change, self._names.table))
+                return True
+        except nftables_netlink.NotSimple:
+            log.debug("the change takes nft")
+        except Fatal as error:
+            log.warning("%s: all rules are made anew", error)
+            return False
+        try:
+            await self._nft("-f", "-", text=change.text)
+        except Fatal:
+            log.warning("the difference was refused: all rules are made anew")
+            return False
+        return True
+
+    def _undisturbed(self) -> tuple[Ruleset, Rendered] | None:
+        """What stands, unless somebody else may have touched it."""
+        if self._watch is None:
+            return None
+        self._watch.read()
+        return None if self._watch.disturbed.is_set() else self._standing
+
+    async def disturbed(self) -> str:
+        """Wait until somebody else has changed these rules; who it was."""
+        assert self._watch is not None, "disturbed before open"
+        await self._watch.disturbed.wait()
+        return self._watch.by
 
     async def state(self) -> FirewallState:
-        """What the kernel holds; a port whose rules were tampered with is not named."""
+        """What the kernel holds; a port whose rules were tampered with is not named.
+
+        While nobody else has touched the rules since the last `apply`, that is known without a
+        look.
+        """
         async with self._lock:
-            return state_of(await self._listing(), self._mode)
+            standing = self._undisturbed()
+            if standing is not None:
+                return _state_of_ruleset(standing[0], self._mode)
+            if self._watch is not None:
+                self._watch.disturbed.clear()
+            state = state_of(await self._listing(), self._mode)
+            if self._standing is not None and state != _state_of_ruleset(
+                self._standing[0], self._mode
+            ):
+                self._standing = None
+            return state
 
     async def counters(self) -> tuple[PortCounters, ...]:
-        """What was passed and dropped at each port since the last replacement."""
+        """What was passed and dropped at each port since its rules are there."""
         async with self._lock:
-            slots = slots_of(await self._listing())
-            objects: list[Any] = []
-            for family in {"bridge", judge_family(self._mode)}:
-                objects += await self._list("counters", family)
-        return counters_of(objects, replace(slots))
+            return counters_of(await self._all_counters(), replace(self._slots))
+
+    async def hits(self) -> tuple[RuleHits, ...]:
+        """How often rules decided that are counted one by one."""
+        async with self._lock:
+            return hits_of(await self._all_counters(), self._keys)
+
+    async def logged(self) -> tuple[LogEntry, ...]:
+        """What rules with `log` told since the last call."""
+        if self._log is None:
+            return ()
+        ruleset = self._standing[0] if self._standing else Ruleset()
+        reader = LogReader(self._node, self._slots, self._keys, ruleset)
+        entries = (reader.entry(seen) for seen in self._log.take())
+        return tuple(entry for entry in entries if entry is not None)
 
     async def clear(self) -> None:
         """Remove the tables."""
         async with self._lock:
+            self._standing = None
             await self._nft("-f", "-", text=remove_text(self._prefix))
             self._slots = Slots()
+
+    async def _all_counters(self) -> list[Any]:
+        objects: list[Any] = []
+        for family in sorted({"bridge", judge_family(self._mode)}):
+            objects += await self._list("counters", family)
+        return objects
+
+    async def _within(self, make: Callable[[], T]) -> T:
+        return await namespaces.inside(self._netns, make) if self._netns else make()
 
     async def _listing(self) -> Listing:
         objects = [*await self._list("table", "bridge"), *await self._list("table", "inet")]
@@ -148,6 +265,8 @@ class NftablesFirewall:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
+            if self._watch is not None:
+                self._watch.ours(process.pid)
         except OSError as error:
             raise Fatal(DRIVER_FAILED, f"{command[0]} can't be run: {error}") from error
         try:
@@ -163,6 +282,14 @@ class NftablesFirewall:
             log.error("%s: %s", " ".join(command[-4:]), complaint.decode(errors="replace")[:2000])
             raise Fatal(DRIVER_FAILED, f"nft refused: {first}", hint="see the service's log")
         return output.decode()
+
+
+def _state_of_ruleset(ruleset: Ruleset, mode: Mode) -> FirewallState:
+    return FirewallState(
+        ports={b.port: b.generation for b in ruleset.ports},
+        groups={g.id: g.generation for g in ruleset.groups},
+        mode=mode.value,
+    )
 
 
 @hookimpl

@@ -2,9 +2,10 @@
 
 The first rule of every chain says in its comment how many rules the chain has and whose they
 are (`nftables_render`). A port is in force only if all of its chains are there, each with as
-many rules as it says and the same generation, the maps lead to them, and the base chains are
-whole; else it is left out, which reads as 'not protected' and gets the whole ruleset applied
-again. So a flushed table, a deleted rule and an added one are all seen.
+many rules as it says and the same generation, the maps lead to them, the base chains are whole, and
+every set holds as much as was put into it; else it is left out, which reads as 'not protected'
+and gets the whole ruleset applied again. So a flushed table, a deleted rule, an added one are
+all seen.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivet.contracts.model import ResourceId
-from trivet.contracts.security.firewall import FirewallState, PortCounters
-from trivet.plugins.security.nftables_render import Mode, Names
+from trivet.contracts.security.evaluate import NamedRule
+from trivet.contracts.security.firewall import FirewallState, PortCounters, RuleHits
+from trivet.plugins.security.nftables_render import CONTENTS, Mode, Names
 from trivet.plugins.security.nftables_slots import Slots
 
 BASE_CHAINS: Mapping[Mode, Mapping[str, frozenset[str]]] = {
@@ -31,9 +33,10 @@ BASE_CHAINS: Mapping[Mode, Mapping[str, frozenset[str]]] = {
                 "leaving",
                 "arriving",
                 "forward",
+                CONTENTS,
             ]
         ),
-        "inet": frozenset({"unbridged_in", "unbridged_out"}),
+        "inet": frozenset({"unbridged_in", "unbridged_out", CONTENTS}),
     },
     Mode.BR_NETFILTER: {
         "bridge": frozenset(
@@ -47,10 +50,20 @@ BASE_CHAINS: Mapping[Mode, Mapping[str, frozenset[str]]] = {
                 "judged",
                 "forward",
                 "forwarded",
+                CONTENTS,
             ]
         ),
         "inet": frozenset(
-            ["zones", "leaving", "arriving", "bridged", "forward", "unbridged_in", "unbridged_out"]
+            [
+                "zones",
+                "leaving",
+                "arriving",
+                "bridged",
+                "forward",
+                "unbridged_in",
+                "unbridged_out",
+                CONTENTS,
+            ]
         ),
     },
 }
@@ -75,7 +88,8 @@ class Listing:
     chains: Mapping[tuple[str, str], _Chain]
     targets: Mapping[tuple[str, str], frozenset[str]]
     zones: Mapping[int, int]
-    devices: Mapping[str, str]
+    sizes: Mapping[tuple[str, str], int]
+    contents: Mapping[tuple[str, str], int]
 
     @property
     def present(self) -> bool:
@@ -88,7 +102,8 @@ def read(objects: Iterable[Mapping[str, Any]], prefix: str) -> Listing:
     names = Names(prefix)
     chains: dict[tuple[str, str], _Chain] = defaultdict(_Chain)
     targets: dict[tuple[str, str], frozenset[str]] = {}
-    devices: dict[str, str] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    contents: dict[tuple[str, str], int] = {}
     zones: dict[int, int] = {}
     for item in objects:
         if "chain" in item:
@@ -96,18 +111,22 @@ def read(objects: Iterable[Mapping[str, Any]], prefix: str) -> Listing:
         elif "rule" in item:
             rule = item["rule"]
             chain = chains[rule["family"], rule["chain"]]
+            words = _words(rule.get("comment", ""))
             if chain.rules == 0:
-                chain.marker = _words(rule.get("comment", ""))
+                chain.marker = words
+            elif rule["chain"] == CONTENTS and "set" in words:
+                contents[rule["family"], words["set"]] = int(words["elements"])
             chain.rules += 1
             if rule["chain"] == "zones":
                 zones.update(_zones(rule["expr"], names))
-        elif "map" in item:
-            found = item["map"]
-            pairs = [_pair(e) for e in found.get("elem", ())]
-            targets[found["family"], found["name"]] = frozenset(target for _, target in pairs)
-            if found["name"] == "sources":
-                devices = {target.removeprefix("source_"): device for device, target in pairs}
-    return Listing(chains, targets, zones, devices)
+        elif "set" in item or "map" in item:
+            found = item.get("map") or item["set"]
+            where = found["family"], found["name"]
+            sizes[where] = len(found.get("elem", ()))
+            if "map" in item:
+                pairs = [_pair(e) for e in found.get("elem", ())]
+                targets[where] = frozenset(target for _, target in pairs)
+    return Listing(chains, targets, zones, sizes, contents)
 
 
 def slots_of(listing: Listing) -> Slots:
@@ -127,7 +146,7 @@ def state_of(listing: Listing, mode: Mode) -> FirewallState:
     if not all(key in listing.chains and listing.chains[key].whole for key in wanted):
         return FirewallState(mode=mode.value)
     policies = [c for (_, name), c in listing.chains.items() if name.startswith("policy_")]
-    if not all(c.whole for c in policies):
+    if not all(c.whole for c in policies) or listing.contents != listing.sizes:
         return FirewallState(mode=mode.value)
     ports = {
         port: generation
@@ -175,6 +194,23 @@ def _led_to(listing: Listing, mode: Mode, slot: int) -> bool:
     if mode is Mode.BR_NETFILTER:
         wanted |= {("inet", "leave"): f"out_{slot}", ("inet", "arrive"): f"in_{slot}"}
     return all(target in listing.targets.get(key, ()) for key, target in wanted.items())
+
+
+def hits_of(
+    objects: Iterable[Mapping[str, Any]], keys: Mapping[str, NamedRule]
+) -> tuple[RuleHits, ...]:
+    """How often each rule that is counted one by one decided."""
+    found = {i["counter"]["name"]: i["counter"] for i in objects if "counter" in i}
+    return tuple(
+        RuleHits(
+            group=named.group,
+            rule=key,
+            packets=int(found[f"hit_{key}"]["packets"]),
+            bytes=int(found[f"hit_{key}"]["bytes"]),
+        )
+        for key, named in sorted(keys.items())
+        if f"hit_{key}" in found
+    )
 
 
 def counters_of(objects: Iterable[Mapping[str, Any]], slots: Slots) -> tuple[PortCounters, ...]:

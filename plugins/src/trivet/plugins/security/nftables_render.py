@@ -15,26 +15,48 @@ packets but not their ports: the bridge puts both slots in the packet's mark, an
 sets the top bit when it has judged. A packet that reaches the end of the bridge's forwarding
 without that bit is dropped, so a bridge that does not show its packets to the inet table passes
 nothing. Each chain begins with a rule whose comment says how many rules follow and whose they
-are: that is what `nftables_readback` reads.
+are, and a chain `contents` says how much each set holds: that is what `nftables_readback` reads.
 
 Verdicts: `return` allows and `drop` denies; only base chains accept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from trivet.contracts.security.firewall import Binding, Ruleset
+from trivet.contracts.security.evaluate import NamedRule
+from trivet.contracts.security.firewall import Binding, Ruleset, link_local
 from trivet.contracts.security.group import Direction
-from trivet.plugins.security.nftables_groups import braces, policies, render_policy
+from trivet.plugins.security.nftables_policy import (
+    LOG_GROUP,
+    Policy,
+    PolicyKey,
+    PolicyMemory,
+    compile_policy,
+    list_sets,
+    policies,
+    policy_name,
+    short,
+)
 from trivet.plugins.security.nftables_slots import Slots
+from trivet.plugins.security.nftables_text import Chain, Elements, Table, Tables, removal
+from trivet.plugins.security.nftables_words import braces
+
+Compile = Callable[[PolicyKey, Sequence[NamedRule]], Policy]
 
 JUDGED = 0x80000000
 VXLAN_PORT = 4789
 COUNTERS = ("spoofed", "in_seen", "in_passed", "out_seen", "out_passed")
+CONTENTS = "contents"
+FAMILY_ORDER = ("bridge", "inet")
+TARGET = "@th,64,128"
+"""The address that a neighbour message speaks of: behind eight bytes of ICMPv6."""
+TARGET_PREFIX = "@th,64,10"
+LINK_LOCAL_PREFIX = "0x3fa"
 
 
 class Mode(StrEnum):
@@ -70,14 +92,14 @@ class Names:
         """All bridges of Trivet's."""
         return f'"{self.prefix}br*"'
 
+    @property
+    def log_group(self) -> str:
+        """The group of the kernel's log that this instance reads: one host may have several."""
+        return str(1000 + zlib.crc32(f"trivet {self.prefix}".encode()) % 60000)
+
     def bridge(self, vni: int) -> str:
         """The bridge of a virtual network."""
         return f"{self.prefix}br{vni}"
-
-
-def table_families(mode: Mode) -> tuple[str, ...]:
-    """The families in which `mode` has a table; both modes have the same two."""
-    return ("bridge", "inet")
 
 
 def judge_family(mode: Mode) -> str:
@@ -85,66 +107,96 @@ def judge_family(mode: Mode) -> str:
     return "bridge" if mode is Mode.NATIVE else "inet"
 
 
-def render(ruleset: Ruleset, slots: Slots, mode: Mode, prefix: str) -> str:
-    """One transaction that replaces all tables of Trivet's by those of `ruleset`."""
+@dataclass(frozen=True)
+class Rendered:
+    """The tables of a ruleset, and the rules that are counted or logged, by their key."""
+
+    tables: Tables
+    keys: Mapping[str, NamedRule] = field(default_factory=dict)
+
+
+@dataclass
+class _Parts:
+    """A table while it is made. Each chain begins with a rule that carries its marker."""
+
+    chains: dict[str, Chain] = field(default_factory=dict)
+    sets: dict[str, Elements] = field(default_factory=dict)
+    counters: set[str] = field(default_factory=set)
+
+    def chain(self, name: str, rules: Sequence[str], *, hook: str = "", marker: str = "") -> None:
+        comment = f"rules={len(rules) + 1}" + (f" {marker}" if marker else "")
+        self.chains[name] = Chain((f'continue comment "{comment}"', *rules), hook)
+
+    def verdicts(self, name: str, type_: str, elements: Iterable[tuple[str, str]]) -> None:
+        self.sets[name] = Elements(f"{type_} : verdict", dict(elements), kind="map")
+
+    def table(self) -> Table:
+        """What was put together, with a chain that says how much each set holds."""
+        marks = [
+            f'continue comment "set={name} elements={len(found.elements)}"'
+            for name, found in sorted(self.sets.items())
+        ]
+        self.chain(CONTENTS, marks)
+        return Table(self.chains, self.sets, frozenset(self.counters))
+
+
+def render(
+    ruleset: Ruleset, slots: Slots, mode: Mode, prefix: str, compiled: Compile = compile_policy
+) -> Rendered:
+    """The tables that `ruleset` amounts to."""
     names = Names(prefix)
     of_port, rules = policies(ruleset)
-    order = {key: number for number, key in enumerate(sorted(rules), start=1)}
     ports = [(slots.ports[b.port], b) for b in ruleset.ports]
-    judging: list[str] = [_counters(slot) for slot, _ in ports]
-    for key, number in order.items():
-        judging.append(_chain(f"policy_{number}_in", render_policy(rules[key], Direction.IN)))
-        judging.append(_chain(f"policy_{number}_out", render_policy(rules[key], Direction.OUT)))
+    judging = _Parts()
+    bridge, inet = _Parts(), _Parts()
+    keys: dict[str, NamedRule] = {}
+    taken = _taken_addresses(ruleset, slots)
+    for key, found in rules.items():
+        policy = compiled(key, found)
+        keys |= policy.keys
+        judging.sets |= policy.sets
+        judging.counters |= policy.counters
+        for name, lines in policy.chains.items():
+            judging.chain(name, [line.replace(LOG_GROUP, names.log_group) for line in lines])
+    if isinstance(compiled, PolicyMemory):
+        compiled.forget_but(rules)
+    judging.sets |= list_sets(ruleset.lists)
+    for zone, addresses in taken.items():
+        judging.sets[f"speakers_{zone}"] = _targets(addresses)
     for slot, binding in ports:
-        judging.extend(_port_judges(slot, binding, order[of_port[binding.port]]))
-    judging.extend(_group_marks(ruleset))
-    own = [_counter(f"l2_spoofed_{slot}") for slot, _ in ports]
-    own.extend(_source_chain(slot, binding) for slot, binding in ports)
-    own.extend(_bridge_entry(ports, names))
+        judging.counters |= {f"{what}_{slot}" for what in COUNTERS}
+        _port_judges(judging, slot, binding, of_port[binding.port], slots)
+    _group_marks(judging, ruleset)
+    for zone, addresses in taken.items():
+        bridge.sets[f"taken_{zone}"] = Elements("ipv6_addr", dict.fromkeys(addresses, ""))
+    for slot, binding in ports:
+        bridge.counters.add(f"l2_spoofed_{slot}")
+        _source_chain(bridge, slot, binding, slots.zones[binding.vni])
+    _bridge_entry(bridge, ports, names)
+    _host_side(inet, names)
     if mode is Mode.NATIVE:
-        bridge = [*own, *judging, *_native_flow(ports, slots, names)]
-        inet = _host_side(names)
+        _take_over(bridge, judging)
+        _native_flow(bridge, ports, slots, names)
     else:
-        bridge = [*own, *_marking_flow(ports, names)]
-        inet = [*judging, *_marked_flow(ports, slots, names), *_host_side(names)]
-    return remove_text(prefix) + _table("bridge", names, bridge) + _table("inet", names, inet)
+        _take_over(inet, judging)
+        _marking_flow(bridge, ports, names)
+        _marked_flow(inet, ports, slots, names)
+    return Rendered({"bridge": bridge.table(), "inet": inet.table()}, keys)
+
+
+def _take_over(parts: _Parts, more: _Parts) -> None:
+    parts.chains |= more.chains
+    parts.sets |= more.sets
+    parts.counters |= more.counters
 
 
 def remove_text(prefix: str) -> str:
     """What removes all tables of Trivet's, there or not."""
-    name = Names(prefix).table
-    return "".join(f"table {f} {name}\ndelete table {f} {name}\n" for f in ("bridge", "inet"))
-
-
-# --- pieces of text -------------------------------------------------------------------------
-
-
-def _table(family: str, names: Names, parts: Iterable[str]) -> str:
-    return f"table {family} {names.table} {{\n" + "".join(parts) + "}\n"
-
-
-def _chain(name: str, rules: Sequence[str], *, hook: str = "", marker: str = "") -> str:
-    """A chain. Its first rule does nothing but carry the marker."""
-    comment = f"rules={len(rules) + 1}" + (f" {marker}" if marker else "")
-    lines = [*([hook] if hook else []), f'continue comment "{comment}"', *rules]
-    return f"  chain {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
+    return removal(FAMILY_ORDER, Names(prefix).table)
 
 
 def _hook(hook: str, priority: int) -> str:
     return f"type filter hook {hook} priority {priority}; policy accept;"
-
-
-def _counter(name: str) -> str:
-    return f"  counter {name} {{\n  }}\n"
-
-
-def _counters(slot: int) -> str:
-    return "".join(_counter(f"{what}_{slot}") for what in COUNTERS)
-
-
-def _map(name: str, type_: str, elements: Sequence[str]) -> str:
-    filled = f"    elements = {braces(elements)}\n" if elements else ""
-    return f"  map {name} {{\n    type {type_}\n{filled}  }}\n"
 
 
 def _port_marker(slot: int, binding: Binding) -> str:
@@ -154,22 +206,33 @@ def _port_marker(slot: int, binding: Binding) -> str:
 # --- who a guest may be ---------------------------------------------------------------------
 
 
-def link_local(mac: str) -> IPv6Address:
-    """The link-local address that is made from a MAC (EUI-64)."""
-    octets = [int(part, 16) for part in mac.split(":")]
-    eui = [octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]
-    return IPv6Address(bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *eui]))
-
-
 def own_addresses(binding: Binding) -> tuple[list[IPv4Address], list[IPv6Address]]:
-    """The addresses that a guest may send from."""
+    """The addresses that are a guest's own, whatever others do."""
     parsed = [ip_address(a) for a in binding.addresses]
     v4 = sorted(a for a in parsed if isinstance(a, IPv4Address))
-    v6 = sorted({*(a for a in parsed if isinstance(a, IPv6Address)), link_local(binding.mac)})
+    made = IPv6Address(link_local(binding.mac))
+    v6 = sorted({*(a for a in parsed if isinstance(a, IPv6Address)), made})
     return v4, v6
 
 
-def _source_chain(slot: int, binding: Binding) -> str:
+def _taken_addresses(ruleset: Ruleset, slots: Slots) -> dict[int, list[str]]:
+    """By zone, the IPv6 addresses that are a port's here or the gateway's, and so nobody
+    else's. A guest's own are let through before these are looked at."""
+    taken: dict[int, set[IPv6Address]] = {zone: set() for zone in slots.zones.values()}
+    for binding in ruleset.ports:
+        of_zone = taken[slots.zones[binding.vni]]
+        of_zone.update(own_addresses(binding)[1])
+        of_zone.update(IPv6Address(g) for g in binding.gateways if ":" in g)
+    return {zone: [str(a) for a in sorted(found)] for zone, found in sorted(taken.items())}
+
+
+def _targets(addresses: Iterable[str]) -> Elements:
+    """The same addresses as numbers: what a neighbour message speaks of is raw payload."""
+    numbers = (f"0x{int(IPv6Address(a)):032x}" for a in addresses)
+    return Elements(f"typeof {TARGET}", dict.fromkeys(numbers, ""))
+
+
+def _source_chain(parts: _Parts, slot: int, binding: Binding, zone: int) -> None:
     v4, v6 = own_addresses(binding)
     mac, spoofed = binding.mac, f"counter name l2_spoofed_{slot} drop"
     senders = braces(["0.0.0.0", *map(str, v4)])
@@ -187,59 +250,63 @@ def _source_chain(slot: int, binding: Binding) -> str:
             "ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 return",
             f"ether type ip6 ip6 saddr {braces(map(str, v6))} return",
             "ether type ip6 ip6 saddr :: icmpv6 type { 133, 135, 131, 143 } return",
+            # A link-local address of its own choice, as privacy demands, but nobody else's.
+            f"ether type ip6 ip6 saddr @taken_{zone} {spoofed}",
+            "ether type ip6 ip6 saddr fe80::/10 return",
             spoofed,
         ]
     )
-    return _chain(f"source_{slot}", rules, marker=_port_marker(slot, binding))
+    parts.chain(f"source_{slot}", rules, marker=_port_marker(slot, binding))
 
 
-def _bridge_entry(ports: Sequence[tuple[int, Binding]], names: Names) -> list[str]:
+def _bridge_entry(parts: _Parts, ports: Sequence[tuple[int, Binding]], names: Names) -> None:
     """Sources are checked first; and guests and this host do not talk over the bridge: the
     gateway, in its own namespace, is a link like any other."""
-    sources = [f'"{b.device}" : goto source_{slot}' for slot, b in ports]
-    return [
-        _map("sources", "ifname : verdict", sources),
-        _chain("from_taps", ["iifname vmap @sources", "drop"]),
-        _chain(
-            "prerouting", [f"iifname {names.taps} jump from_taps"], hook=_hook("prerouting", -310)
-        ),
-        _chain("input", [f"iifname {names.links} drop"], hook=_hook("input", -310)),
-        _chain("output", [f"oifname {names.links} drop"], hook=_hook("output", -310)),
-    ]
+    parts.verdicts("sources", "ifname", ((f'"{b.device}"', f"goto source_{s}") for s, b in ports))
+    parts.chain("from_taps", ["iifname vmap @sources", "drop"])
+    entry = [f"iifname {names.taps} jump from_taps"]
+    parts.chain("prerouting", entry, hook=_hook("prerouting", -310))
+    parts.chain("input", [f"iifname {names.links} drop"], hook=_hook("input", -310))
+    parts.chain("output", [f"oifname {names.links} drop"], hook=_hook("output", -310))
 
 
 # --- the rules of a port --------------------------------------------------------------------
 
 
-def _port_judges(slot: int, binding: Binding, policy: int) -> list[str]:
+def _port_judges(
+    parts: _Parts, slot: int, binding: Binding, policy: PolicyKey, slots: Slots
+) -> None:
     marker = _port_marker(slot, binding)
-    return [
-        _chain(f"out_{slot}", _out_rules(slot, binding, policy), marker=marker),
-        _chain(f"in_{slot}", _in_rules(slot, binding, policy), marker=marker),
-    ]
+    zone = slots.zones[binding.vni]
+    out, into = (policy_name(policy, d) for d in (Direction.OUT, Direction.IN))
+    parts.chain(f"out_{slot}", _out_rules(slot, binding, zone, out), marker=marker)
+    parts.chain(f"in_{slot}", _in_rules(slot, binding, into), marker=marker)
 
 
-def _stateful(slot: int, direction: str, policy: int) -> list[str]:
+def _stateful(slot: int, direction: str, policy: str) -> list[str]:
     passed = f"counter name {direction}_passed_{slot}"
     return [
         f"counter name {direction}_seen_{slot}",
         f"ct state established,related {passed} return",
         "ct state invalid drop",
-        f"jump policy_{policy}_{direction}",
+        f"jump {policy}",
         f"{passed} return",
     ]
 
 
-def _out_rules(slot: int, binding: Binding, policy: int) -> list[str]:
+def _out_rules(slot: int, binding: Binding, zone: int, policy: str) -> list[str]:
     spoofed = f"counter name spoofed_{slot} drop"
-    targets = braces(f"0x{int(a):032x}" for a in own_addresses(binding)[1])
+    own = braces(_targets(map(str, own_addresses(binding)[1])).elements)
     v4_gateways = [g for g in binding.gateways if ":" not in g]
     servers = braces(["255.255.255.255", *v4_gateways])
+    # What speaks for an address: an advertisement, and a probe of duplicate detection.
+    speaking = ("icmpv6 type 136", "ip6 saddr :: icmpv6 type 135")
     return [
         f"udp dport {{ 68, 546 }} {spoofed}",
         f"icmpv6 type {{ 134, 137 }} {spoofed}",
-        f"icmpv6 type 136 @th,64,128 != {targets} {spoofed}",
-        f"ip6 saddr :: icmpv6 type 135 @th,64,128 != {targets} {spoofed}",
+        *(f"{what} {TARGET} {own} return" for what in speaking),
+        *(f"{what} {TARGET} @speakers_{zone} {spoofed}" for what in speaking),
+        *(f"{what} {TARGET_PREFIX} != {LINK_LOCAL_PREFIX} {spoofed}" for what in speaking),
         "icmpv6 type { 131, 132, 133, 135, 136, 143 } return",
         f"ip daddr {servers} udp sport 68 udp dport 67 return",
         "ip6 daddr ff02::1:2 udp sport 546 udp dport 547 return",
@@ -247,7 +314,7 @@ def _out_rules(slot: int, binding: Binding, policy: int) -> list[str]:
     ]
 
 
-def _in_rules(slot: int, binding: Binding, policy: int) -> list[str]:
+def _in_rules(slot: int, binding: Binding, policy: str) -> list[str]:
     v4_gateways = [g for g in binding.gateways if ":" not in g]
     dhcp = [f"ip saddr {braces(v4_gateways)} udp sport 67 udp dport 68 return"]
     return [
@@ -259,12 +326,11 @@ def _in_rules(slot: int, binding: Binding, policy: int) -> list[str]:
     ]
 
 
-def _group_marks(ruleset: Ruleset) -> list[str]:
+def _group_marks(parts: _Parts, ruleset: Ruleset) -> None:
     """A chain a group that nothing jumps to: the record of its generation."""
-    return [
-        _chain(f"group_{number}", [], marker=f"group={g.id} generation={g.generation}")
-        for number, g in enumerate(ruleset.groups, start=1)
-    ]
+    for group in ruleset.groups:
+        marker = f"group={group.id} generation={group.generation}"
+        parts.chain(f"mark_{short(group.id)}", [], marker=marker)
 
 
 # --- the ways through the tables ------------------------------------------------------------
@@ -280,114 +346,78 @@ def _towards(binding: Binding, last: Sequence[str]) -> list[str]:
     ]
 
 
-def _native_flow(ports: Sequence[tuple[int, Binding]], slots: Slots, names: Names) -> list[str]:
-    towards = [
-        _chain(f"towards_{slot}", _towards(b, [f"goto in_{slot}"]), marker=_port_marker(slot, b))
-        for slot, b in ports
-    ]
-    return [
-        *towards,
-        _map("leave", "ifname : verdict", [f'"{b.device}" : goto out_{s}' for s, b in ports]),
-        _map("arrive", "ifname : verdict", [f'"{b.device}" : goto towards_{s}' for s, b in ports]),
-        _zones("meta ibrname", slots, names),
-        _chain("leaving", ["ether type arp return", "iifname vmap @leave", "drop"]),
-        _chain("arriving", ["oifname vmap @arrive", "drop"]),
-        _chain(
-            "forward",
-            [f"iifname {names.taps} jump leaving", f"oifname {names.taps} jump arriving"],
-            hook=_hook("forward", -310),
-        ),
-    ]
+def _native_flow(
+    parts: _Parts, ports: Sequence[tuple[int, Binding]], slots: Slots, names: Names
+) -> None:
+    for slot, b in ports:
+        towards = _towards(b, [f"goto in_{slot}"])
+        parts.chain(f"towards_{slot}", towards, marker=_port_marker(slot, b))
+    parts.verdicts("leave", "ifname", ((f'"{b.device}"', f"goto out_{s}") for s, b in ports))
+    parts.verdicts("arrive", "ifname", ((f'"{b.device}"', f"goto towards_{s}") for s, b in ports))
+    _zones(parts, "meta ibrname", slots, names)
+    parts.chain("leaving", ["ether type arp return", "iifname vmap @leave", "drop"])
+    parts.chain("arriving", ["oifname vmap @arrive", "drop"])
+    ways = [f"iifname {names.taps} jump leaving", f"oifname {names.taps} jump arriving"]
+    parts.chain("forward", ways, hook=_hook("forward", -310))
 
 
-def _marking_flow(ports: Sequence[tuple[int, Binding]], names: Names) -> list[str]:
+def _marking_flow(parts: _Parts, ports: Sequence[tuple[int, Binding]], names: Names) -> None:
     """The bridge's half of `BR_NETFILTER`: marks before, and a look for the judgement after.
 
     Priority 100, since `br_netfilter` resumes the hook behind its own priority, 0.
     """
-    leave = [
-        _chain(f"leave_{slot}", [f"meta mark set 0x{slot << 16:08x} return"]) for slot, _ in ports
-    ]
-    towards = [
-        _chain(
-            f"towards_{slot}",
-            _towards(b, [f"meta mark set meta mark or 0x{slot:x} return"]),
-            marker=_port_marker(slot, b),
-        )
-        for slot, b in ports
-    ]
+    for slot, b in ports:
+        parts.chain(f"leave_{slot}", [f"meta mark set 0x{slot << 16:08x} return"])
+        towards = _towards(b, [f"meta mark set meta mark or 0x{slot:x} return"])
+        parts.chain(f"towards_{slot}", towards, marker=_port_marker(slot, b))
+    parts.verdicts("leave", "ifname", ((f'"{b.device}"', f"goto leave_{s}") for s, b in ports))
+    parts.verdicts("arrive", "ifname", ((f'"{b.device}"', f"goto towards_{s}") for s, b in ports))
+    parts.chain("leaving", ["ether type arp return", "iifname vmap @leave", "drop"])
+    parts.chain("arriving", ["oifname vmap @arrive", "drop"])
     judged = ["ether type arp return", f"meta mark & 0x{JUDGED:x} == 0 drop", "meta mark set 0"]
-    return [
-        *leave,
-        *towards,
-        _map("leave", "ifname : verdict", [f'"{b.device}" : goto leave_{s}' for s, b in ports]),
-        _map("arrive", "ifname : verdict", [f'"{b.device}" : goto towards_{s}' for s, b in ports]),
-        _chain("leaving", ["ether type arp return", "iifname vmap @leave", "drop"]),
-        _chain("arriving", ["oifname vmap @arrive", "drop"]),
-        _chain("judged", judged),
-        _chain(
-            "forward",
-            [
-                f"iifname {names.links} meta mark set 0",
-                f"oifname {names.taps} meta mark set 0",
-                f"iifname {names.taps} jump leaving",
-                f"oifname {names.taps} jump arriving",
-            ],
-            hook=_hook("forward", -310),
-        ),
-        _chain(
-            "forwarded",
-            [
-                f"iifname {names.taps} goto judged",
-                f"oifname {names.taps} goto judged",
-            ],
-            hook=_hook("forward", 100),
-        ),
+    parts.chain("judged", judged)
+    ways = [
+        f"iifname {names.links} meta mark set 0",
+        f"oifname {names.taps} meta mark set 0",
+        f"iifname {names.taps} jump leaving",
+        f"oifname {names.taps} jump arriving",
     ]
+    parts.chain("forward", ways, hook=_hook("forward", -310))
+    last = [f"iifname {names.taps} goto judged", f"oifname {names.taps} goto judged"]
+    parts.chain("forwarded", last, hook=_hook("forward", 100))
 
 
-def _marked_flow(ports: Sequence[tuple[int, Binding]], slots: Slots, names: Names) -> list[str]:
+def _marked_flow(
+    parts: _Parts, ports: Sequence[tuple[int, Binding]], slots: Slots, names: Names
+) -> None:
     """The inet half of `BR_NETFILTER`. Here the links are the bridges."""
-    leave = [f"0x{slot << 16:08x} : goto out_{slot}" for slot, _ in ports]
-    arrive = [f"0x{slot:08x} : goto in_{slot}" for slot, _ in ports]
-    return [
-        _map("leave", "mark : verdict", leave),
-        _map("arrive", "mark : verdict", arrive),
-        _zones("iifname", slots, names),
-        _chain("leaving", ["meta mark & 0x7fff0000 vmap @leave", "drop"]),
-        _chain("arriving", ["meta mark & 0x00007fff vmap @arrive", "drop"]),
-        _chain(
-            "bridged",
-            [
-                "meta mark & 0x7fff0000 != 0 jump leaving",
-                "meta mark & 0x00007fff != 0 jump arriving",
-                f"meta mark set meta mark or 0x{JUDGED:x}",
-            ],
-        ),
-        _chain("forward", [f"iifname {names.bridges} jump bridged"], hook=_hook("forward", 0)),
+    leave = ((f"0x{slot << 16:08x}", f"goto out_{slot}") for slot, _ in ports)
+    parts.verdicts("leave", "mark", leave)
+    parts.verdicts("arrive", "mark", ((f"0x{s:08x}", f"goto in_{s}") for s, _ in ports))
+    _zones(parts, "iifname", slots, names)
+    parts.chain("leaving", ["meta mark & 0x7fff0000 vmap @leave", "drop"])
+    parts.chain("arriving", ["meta mark & 0x00007fff vmap @arrive", "drop"])
+    bridged = [
+        "meta mark & 0x7fff0000 != 0 jump leaving",
+        "meta mark & 0x00007fff != 0 jump arriving",
+        f"meta mark set meta mark or 0x{JUDGED:x}",
     ]
+    parts.chain("bridged", bridged)
+    parts.chain("forward", [f"iifname {names.bridges} jump bridged"], hook=_hook("forward", 0))
 
 
-def _zones(key: str, slots: Slots, names: Names) -> str:
+def _zones(parts: _Parts, key: str, slots: Slots, names: Names) -> None:
     """The conntrack zone of each network: other networks may use the same addresses."""
     zones = [f'"{names.bridge(vni)}" : {zone}' for vni, zone in sorted(slots.zones.items())]
     rules = [f"ct zone set {key} map {braces(zones)}"] if zones else []
-    return _chain("zones", rules, hook=_hook("prerouting", -300))
+    parts.chain("zones", rules, hook=_hook("prerouting", -300))
 
 
-def _host_side(names: Names) -> list[str]:
+def _host_side(parts: _Parts, names: Names) -> None:
     """A tap that is on no bridge reaches this host's own stack: nothing passes there. And the
     tunnels' outer packets need no connection tracking."""
     outer = f"udp dport {VXLAN_PORT} notrack"
-    return [
-        _chain(
-            "unbridged_in",
-            [f"iifname {names.taps} drop", f"iifname != {names.bridges} {outer}"],
-            hook=_hook("prerouting", -310),
-        ),
-        _chain(
-            "unbridged_out",
-            [f"oifname {names.taps} drop", outer],
-            hook=_hook("output", -310),
-        ),
-    ]
+    unbridged = [f"iifname {names.taps} drop", f"iifname != {names.bridges} {outer}"]
+    parts.chain("unbridged_in", unbridged, hook=_hook("prerouting", -310))
+    sent = [f"oifname {names.taps} drop", outer]
+    parts.chain("unbridged_out", sent, hook=_hook("output", -310))

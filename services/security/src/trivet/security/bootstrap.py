@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trivet.contracts.event import SUBJECT_PREFIX
+from trivet.contracts.security.address_set import ADDRESS_SET
 from trivet.contracts.security.alarms import ALARM, RULES
 from trivet.contracts.security.firewall import FirewallBackend
 from trivet.contracts.security.group import SECURITY_GROUP
@@ -15,8 +17,10 @@ from trivet.security.controllers.default_groups import DefaultGroups
 from trivet.security.controllers.first_start import FirstStart
 from trivet.security.controllers.orphans import OrphanTokens
 from trivet.security.controllers.port_counts import PortCounts
+from trivet.security.domain.audit import repair_entry
 from trivet.security.identity import Identities
 from trivet.security.node.firewall_agent import FirewallAgent
+from trivet.security.node.firewall_log import FirewallLog
 from trivet.security.parts import Parts, People
 
 
@@ -35,8 +39,15 @@ async def bootstrap(service: Service) -> None:
     service.feed.add(HEAD_PREFIX, trail.take_head)
     firewall: FirewallBackend = await runtime.driver("trivet_firewall_backends", names.firewall)
     service.on_close(firewall.close)
-    agent = FirewallAgent(runtime, groups, firewall)
+    address_sets = service.collection(ADDRESS_SET)
+
+    async def repaired(by: str) -> None:
+        await trail.append((repair_entry(runtime.node, by, runtime.clock.now()),))
+
+    agent = FirewallAgent(runtime, groups, address_sets, firewall, repaired)
     service.agent("firewall", agent.run)
+    firewall_log = FirewallLog(firewall)
+    service.on_event(f"{SUBJECT_PREFIX}.network.port.>", agent.port_changed)
     identities = Identities(runtime, people, await _providers(service))
     service.agent("token use", identities.run)
     service.controller("first start", FirstStart(runtime, people, groups).run)
@@ -44,7 +55,10 @@ async def bootstrap(service: Service) -> None:
     service.controller("orphans", OrphanTokens(runtime, people).run)
     service.controller("port counts", PortCounts(runtime, groups).run)
     await keep_alarms(service, ALARM, RULES)
-    wire_endpoints(service, Parts(runtime, people, groups, trail, identities, agent))
+    wire_endpoints(
+        service,
+        Parts(runtime, people, groups, address_sets, trail, identities, agent, firewall_log),
+    )
 
 
 async def _providers(service: Service) -> tuple[IdentityProvider, ...]:

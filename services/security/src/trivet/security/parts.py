@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trivet.contracts.resource import Phase
+from trivet.contracts.security.address_set import AddressSet
 from trivet.contracts.security.group import SecurityGroup
 from trivet.contracts.security.identity import Project, Role, Token, User
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.security.audit_trail import AuditTrail
 from trivet.security.node.firewall_agent import FirewallAgent
+from trivet.security.node.firewall_log import FirewallLog
 
 if TYPE_CHECKING:
     from trivet.security.identity import Identities
@@ -45,6 +47,8 @@ class Parts:
     runtime: Runtime
     people: People
     groups: Collection[SecurityGroup]
+    address_sets: Collection[AddressSet]
     trail: AuditTrail
     identities: Identities
     agent: FirewallAgent
+    firewall_log: FirewallLog

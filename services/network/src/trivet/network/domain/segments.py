@@ -15,7 +15,7 @@ from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork, Gatew
 from trivet.contracts.network.network import Network
 from trivet.contracts.network.port import Port
 from trivet.contracts.network.switch import Plug, RemoteStation, Segment
-from trivet.contracts.security.firewall import Binding
+from trivet.contracts.security.firewall import Binding, link_local
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,13 @@ def _binding(view: NodeView, port: Port) -> Binding:
         mac=port.status.mac or "",
         addresses=port.status.addresses,
         vni=_vni(network),
-        gateways=tuple(str(ip_interface(g).ip) for g in network.status.gateways),
+        gateways=_gateway_addresses(network),
         security_groups=port.spec.security_groups,
     )
+
+
+def _gateway_addresses(network: Network) -> tuple[str, ...]:
+    """All addresses of the gateway, with the link-local one that its MAC gives it."""
+    addresses = tuple(str(ip_interface(g).ip) for g in network.status.gateways)
+    mac = network.status.gateway_mac
+    return (*addresses, link_local(mac)) if mac and any(":" in a for a in addresses) else addresses

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -76,6 +77,22 @@ def _record(line: bytes) -> AuditRecord | None:
         return AuditRecord.model_validate_json(line)
     except ValidationError:
         return None
+
+
+def repair_entry(node: str, by: str, now: datetime) -> AuditEntry:
+    """What is recorded when a node's firewall rules had to be put back."""
+    return AuditEntry(
+        at=now,
+        user="service:security",
+        token_id=None,
+        address=None,
+        op="firewall.repair",
+        project=None,
+        target=node,
+        outcome="repaired",
+        request_id=f"repair-{node}-{now.isoformat()}",
+        detail=f"the rules of this node's ports were changed by {by}",
+    )
 
 
 def verify(records: Iterable[AuditRecord | None], head: Head | None) -> Verdict:

@@ -17,6 +17,7 @@ FINALIZER = "security/default-group"
 
 SPEC = SecurityGroupSpec(
     rules=(
+        Rule(remote=f"group:{DEFAULT_GROUP}", comment="everything within the group"),
         Rule(protocol=Protocol.ICMP, comment="ping from anywhere"),
         Rule(protocol=Protocol.TCP, ports=("22",), comment="ssh from anywhere"),
     )

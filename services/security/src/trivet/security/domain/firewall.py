@@ -11,10 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from trivet.contracts.model import ResourceId
-from trivet.contracts.security.firewall import Binding, FirewallState, GroupRules, Ruleset
+from trivet.contracts.security.firewall import (
+    AddressList,
+    Binding,
+    FirewallState,
+    GroupRules,
+    Ruleset,
+)
 from trivet.contracts.security.group import Action, SecurityGroup
 
 GroupKey = tuple[str, str]
+ListKey = tuple[str, str]
+Lists = Mapping[ListKey, AddressList]
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,16 @@ class Assembled:
         return {b.port: b.generation for b in self.ruleset.ports}
 
 
-def assemble(bindings: Iterable[Binding], groups: Mapping[GroupKey, SecurityGroup]) -> Assembled:
+def assemble(
+    bindings: Iterable[Binding], groups: Mapping[GroupKey, SecurityGroup], lists: Lists
+) -> Assembled:
     """The ruleset for these ports, the same for the same input in whatever order."""
     ports: list[Binding] = []
     reasons: dict[ResourceId, str] = {}
     used: dict[GroupKey, SecurityGroup] = {}
     devices: dict[str, ResourceId] = {}
     for binding in sorted(bindings, key=lambda b: (b.port, -b.generation)):
-        reason = _unfit(binding, groups, devices)
+        reason = _unfit(binding, groups, lists, devices)
         if reason is not None:
             reasons.setdefault(binding.port, reason)
             continue
@@ -45,7 +55,9 @@ def assemble(bindings: Iterable[Binding], groups: Mapping[GroupKey, SecurityGrou
         ports.append(binding)
         used |= {k: groups[k] for k in group_keys([binding])}
     ruleset = Ruleset(
-        ports=tuple(ports), groups=tuple(_rules_of(used[key]) for key in sorted(used))
+        ports=tuple(ports),
+        groups=tuple(_rules_of(used[key]) for key in sorted(used)),
+        lists=tuple(lists[key] for key in sorted(list_keys(used.values()))),
     )
     return Assembled(ruleset, reasons)
 
@@ -55,14 +67,30 @@ def group_keys(bindings: Iterable[Binding]) -> set[GroupKey]:
     return {(b.project, name) for b in bindings for name in b.security_groups}
 
 
+def list_keys(groups: Iterable[SecurityGroup]) -> set[ListKey]:
+    """The lists that the rules of groups name, by project and name (`group:web`, `set:bad`)."""
+    return {
+        (group.meta.project or "", rule.named)
+        for group in groups
+        for rule in group.spec.rules
+        if rule.named is not None
+    }
+
+
 def _unfit(
-    binding: Binding, groups: Mapping[GroupKey, SecurityGroup], devices: Mapping[str, ResourceId]
+    binding: Binding,
+    groups: Mapping[GroupKey, SecurityGroup],
+    lists: Lists,
+    devices: Mapping[str, ResourceId],
 ) -> str | None:
     missing = sorted(
         name for project, name in group_keys([binding]) if (project, name) not in groups
     )
     if missing:
         return f"there is no security group {missing[0]} in project {binding.project}"
+    unknown = sorted(list_keys(groups[key] for key in group_keys([binding])) - lists.keys())
+    if unknown:
+        return f"a rule names {unknown[0][1]}, which is not in project {binding.project}"
     if binding.device in devices:
         return f"device {binding.device} is port {devices[binding.device]}'s"
     return None

@@ -16,6 +16,7 @@ _READ = tuple(
         "gateway.*",
         "security.project",
         "security.security-group",
+        "security.address-set",
         "security.alarm",
     )
     for verb in ("list", "get")
@@ -32,6 +33,7 @@ BUILTIN: Mapping[str, RoleSpec] = {
             "network.*",
             "gateway.*",
             "security.security-group.*",
+            "security.address-set.*",
             "security.project.*",
             "security.alarm.*",
             "security.user.list",
@@ -51,6 +53,7 @@ BUILTIN: Mapping[str, RoleSpec] = {
             "network.network.*",
             "network.port.*",
             "security.security-group.*",
+            "security.address-set.*",
         ),
         description="Works with a project's resources",
     ),

@@ -32,6 +32,9 @@ def wire(service: Service, parts: Parts) -> None:
         groups = [g.meta.name for g in parts.groups.list(name) if g.meta.name != DEFAULT_GROUP]
         if groups:
             raise _in_use(name, "security-groups", groups[0])
+        address_sets = [a.meta.name for a in parts.address_sets.list(name)]
+        if address_sets:
+            raise _in_use(name, "address-sets", address_sets[0])
         for user in parts.people.users.list():
             if name in {binding.project for binding in user.spec.roles}:
                 raise _in_use(name, "roles of users", user.meta.name)
