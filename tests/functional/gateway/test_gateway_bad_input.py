@@ -80,6 +80,10 @@ BODIES: dict[str, bytes] = {
     "label value": _meta(name="web", labels={"a": "x\ny"}),
     "label key": _meta(name="web", labels={"A b": "x"}),
     "too many labels": _meta(name="web", labels={f"k{n}": "" for n in range(65)}),
+    "the same name twice": b'{"meta": {"name": "web"}, "spec": {"vcpus": 1, "vcpus": 2}}',
+    "the same name twice, escaped": b'{"meta": {"name": "web", "n\\u0061me": "db"}, "spec": {}}',
+    "empty key": b'{"": 1}',
+    "empty nested key": b'{"meta": {"name": "web"}, "spec": {"": 1}}',
     "odd key": json.dumps({"\u0000\u202e" * 50: 1}).encode(),
 }
 
@@ -91,6 +95,7 @@ async def test_a_bad_body_is_the_callers_fault(site: Any, name: str) -> None:
     assert reply.headers["Content-Type"] == "application/problem+json"
     problem = reply.json()
     assert problem["code"] == "request.malformed"
+    assert problem.get("hint") or all(e["where"] and e["message"] for e in problem["errors"])
     assert len(reply.content) < 10_000
     assert not [op for op, _, _ in site.cloud.calls if op == "vm.create"]
 

@@ -207,7 +207,7 @@ def malformed(error: ValidationError) -> Refused:
     found = error.errors(include_url=False, include_input=False)
     fields = tuple(
         FieldError(
-            where=".".join(str(part) for part in item["loc"])[:WHERE_CHARS] or "(whole)",
+            where=".".join(_shown(part) for part in item["loc"])[:WHERE_CHARS] or "(whole)",
             message=item["msg"][:MESSAGE_CHARS],
             accepted=_accepted(item.get("ctx")),
         )
@@ -215,6 +215,11 @@ def malformed(error: ValidationError) -> Refused:
     )
     named = ", ".join(f.where for f in fields[:5])
     return Refused(MALFORMED, f"not accepted: {named}", errors=fields)
+
+
+def _shown(part: int | str) -> str:
+    """A part of a place; a name is the caller's, and may hold anything."""
+    return str(part).encode("ascii", "backslashreplace").decode() or '""'
 
 
 def _accepted(context: dict[str, Any] | None) -> str | None:

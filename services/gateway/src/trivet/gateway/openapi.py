@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from trivet.contracts.access import Audience
-from trivet.contracts.endpoint import Endpoint, Http
+from trivet.contracts.endpoint import EditRequest, Endpoint, Http
 from trivet.contracts.errors import CODES
 from trivet.contracts.model import Model
 from trivet.gateway.health import Health, Version, product_version
@@ -27,12 +27,14 @@ _COMMON_ERRORS = (
     "401",
     "403",
     "404",
+    "408",
     "409",
     "412",
     "413",
     "415",
     "422",
     "429",
+    "431",
     "500",
     "503",
 )
@@ -79,6 +81,8 @@ class _Schemas:
             wanted[route.endpoint.request, "validation"] = None
             if route.http.stream is None:
                 wanted[route.endpoint.response, "serialization"] = None
+            if issubclass(route.endpoint.request, EditRequest) and route.endpoint.kind:
+                wanted[route.endpoint.kind.spec_model, "validation"] = None
         refs, whole = models_json_schema(list(wanted), ref_template=_REF)
         self._refs = refs
         self.definitions: dict[str, Json] = whole.get("$defs", {})
@@ -86,6 +90,12 @@ class _Schemas:
     def response(self, model: type[Model]) -> Json:
         """A reference to what is answered."""
         return dict(self._refs[model, "serialization"])
+
+    def patch(self, spec: type[Model]) -> Json:
+        """A merge patch on a spec: any of its fields, null for back to its default."""
+        properties, _ = self.fields(spec)
+        given = {name: {"anyOf": [value, {"type": "null"}]} for name, value in properties.items()}
+        return {"type": "object", "properties": given, "additionalProperties": False}
 
     def fields(self, model: type[Model]) -> tuple[dict[str, Json], tuple[str, ...]]:
         """The properties of a request, and which of them must be given."""
@@ -122,7 +132,11 @@ def _operation(route: ApiRoute, schemas: _Schemas) -> Json:
             _parameter(k, "query", v, k in required) for k, v in free.items()
         ]
     else:
+        if issubclass(endpoint.request, EditRequest) and endpoint.kind is not None:
+            free["spec"] = schemas.patch(endpoint.kind.spec_model)
         operation["requestBody"] = _body(route.http, free, required)
+    if route.http.method == "POST":
+        operation["parameters"].append(_IDEMPOTENCY_KEY)
     if "revision" in properties and "revision" in hidden:
         operation["parameters"].append(_IF_MATCH)
     if route.waits:
@@ -135,6 +149,12 @@ _IF_MATCH: Json = {
     "in": "header",
     "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
     "description": "Only if the resource still has this revision.",
+}
+_IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "description": "A repeat under the same key and token is answered as the first time, for 24 h.",
 }
 _WAIT: Json = {
     "name": "wait",
@@ -173,7 +193,7 @@ def _body(http: Http, properties: Mapping[str, Json], required: tuple[str, ...])
 def _responses(route: ApiRoute, schemas: _Schemas) -> Json:
     good: Json = {
         "description": "What was asked for, as it is now.",
-        "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
+        "headers": _HEADERS,
     }
     errors = {s: {"$ref": f"#/components/responses/Problem{s}"} for s in _COMMON_ERRORS}
     match route.http.stream:
@@ -197,10 +217,18 @@ def _error_responses() -> Json:
     return {
         f"Problem{status}": {
             "description": "Codes: " + ", ".join(sorted(statuses.get(int(status), ["internal"]))),
+            "headers": _RETRY_HEADERS if status in ("429", "503") else _HEADERS,
             "content": content,
         }
         for status in (*_COMMON_ERRORS, "426")
     }
+
+
+_HEADERS: Json = {"X-Request-Id": {"schema": {"type": "string"}}}
+_RETRY_HEADERS: Json = {
+    **_HEADERS,
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+}
 
 
 def _problem_schema() -> Json:
@@ -248,6 +276,8 @@ def _own_paths(schemas: _Schemas) -> dict[str, Json]:
         }
         for path, name, summary, schema in answers
     }
+    health = paths["/v1/health"]["get"]["responses"]
+    health["503"] = {**health["200"], "description": "A service does not answer."}
     text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
     paths["/v1/events"] = {
         "get": {
@@ -263,7 +293,8 @@ def _own_paths(schemas: _Schemas) -> dict[str, Json]:
             "responses": {
                 "200": {"description": "Events.", "content": {"text/event-stream": {}}},
                 **{
-                    s: {"$ref": f"#/components/responses/Problem{s}"} for s in ("400", "401", "429")
+                    s: {"$ref": f"#/components/responses/Problem{s}"}
+                    for s in ("400", "401", "429", "503")
                 },
             },
         }

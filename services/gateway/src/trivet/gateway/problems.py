@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 DEFAULT_RETRY_S = 1.0
+DETAIL_CHARS = 2000
+"""A detail may quote what was sent."""
+
 REQUEST_ID = "X-Request-Id"
 
 
@@ -51,7 +54,7 @@ def problem(error: TrivetError, request_id: str) -> dict[str, object]:
         "code": error.code.value,
         "title": error.code.title,
         "status": error.code.http_status,
-        "detail": error.detail,
+        "detail": error.detail[:DETAIL_CHARS],
         "request_id": request_id,
     }
     if hint := error.hint or (None if error.errors else _HINTS.get(error.code.http_status)):

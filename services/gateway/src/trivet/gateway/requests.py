@@ -9,6 +9,7 @@ each field; what is well-formed but impossible is for the owner of the resource 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -57,11 +58,16 @@ def unknown_field(where: str, accepted: Iterable[str] = ()) -> Refused:
 
 
 def parse_body(data: bytes) -> dict[str, Any]:
-    """The JSON object in a body; an empty body is an empty object."""
+    """The JSON object in a body; an empty body is an empty object.
+
+    A name that comes twice is refused: who checks a request and who does it may each take
+    another one of the two.
+    """
     if not data.strip():
         return {}
     try:
         value = from_json(data, allow_inf_nan=False)
+        json.loads(data, object_pairs_hook=_names_once)
     except ValueError as error:
         raise Refused(
             MALFORMED, f"the body is not JSON: {error}", hint="one JSON object in UTF-8"
@@ -71,12 +77,21 @@ def parse_body(data: bytes) -> dict[str, Any]:
     return value
 
 
+def _names_once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{_printable(twice)} is there twice")
+
+
 def parse_query(items: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The query's parameters, each given once."""
     found: dict[str, str] = {}
     for name, value in items:
         if name in found:
-            raise Refused(MALFORMED, f"not accepted: {name}", hint="each parameter once")
+            raise Refused(
+                MALFORMED, f"not accepted: {_printable(name)}", hint="each parameter once"
+            )
         found[name] = value
     return found
 
@@ -164,4 +179,4 @@ def _create_body(body: Mapping[str, Any], path: Mapping[str, str]) -> dict[str, 
 
 
 def _printable(name: str) -> str:
-    return name[:64].encode("ascii", "backslashreplace").decode()
+    return name[:64].encode("ascii", "backslashreplace").decode() or '""'
