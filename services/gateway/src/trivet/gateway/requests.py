@@ -51,6 +51,7 @@ def reserved_fields(request: type[Model]) -> frozenset[str]:
 
 def unknown_field(where: str, accepted: Iterable[str] = ()) -> Refused:
     """The refusal of one field that nobody asked for."""
+    where = _printable(where)
     error = FieldError(
         where=where, message="not a field of this request", accepted=", ".join(accepted) or None
     )
@@ -136,7 +137,7 @@ def assemble(
         known |= {"meta"}
     for name in given:
         if name not in known:
-            raise unknown_field(_printable(name), sorted(known))
+            raise unknown_field(name, sorted(known))
     try:
         if not _has_body(endpoint):
             request = model.model_validate_strings({**given, **path})
