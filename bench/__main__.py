@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.measure import machine, tell
 
-SHARED = {"__init__", "__main__", "measure", "fakenode", "load", "stored"}
+SHARED = {"__init__", "__main__", "measure", "fakenode", "instance", "load", "stored"}
 
 
 def names() -> list[str]:

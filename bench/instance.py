@@ -47,6 +47,7 @@ def instance() -> Iterator[Instance]:
     if os.geteuid() != 0:
         raise SystemExit("trivet: this benchmark needs root")
     with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:
+        os.chmod(folder, 0o755)  # services of other users live below it
         made = Instance(Layout(Path(folder)))
         try:
             made.trivet("up")

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ class Results:
     """`figures` are what is promised (names of their own, flat); `raw` how they came about."""
 
     figures: dict[str, float] = field(default_factory=dict)
-    raw: dict[str, object] = field(default_factory=dict)
+    raw: Mapping[str, object] = field(default_factory=dict)
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("doctor")(doctor)
+    app.command("bench", context_settings=EXTRA, add_help_option=False)(bench)
     app.command("test", context_settings=EXTRA)(run_tests)
     app.command("lint")(lint)
     app.command("lock")(lock)
@@ -121,6 +123,13 @@ def run_tests(
         result = testing.run_stages(checkout(), context.args, soak=soak)
         testing.tell(result)
         raise typer.Exit(1 if result.failed else 0)
+
+
+def bench(context: typer.Context) -> None:
+    """Run a benchmark: `bench NAME [--json]`; `bench --help` lists them."""
+    with _told():
+        argv = (sys.executable, "-m", "bench", *context.args)
+        raise typer.Exit(subprocess.run(argv, cwd=checkout(), check=False).returncode)
 
 
 def lint() -> None:
