@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
-from trivet.contracts.security.evaluate import NamedRule, Network, in_order
+from trivet.contracts.security.evaluate import NamedRule, in_order
 from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Protocol, Rule
 from trivet.plugins.security.nftables_netlink import NotSimple, batch
@@ -22,7 +21,7 @@ from trivet.plugins.security.nftables_policy import (
     policy_name,
 )
 from trivet.plugins.security.nftables_render import Mode, render
-from trivet.plugins.security.nftables_run import disjoint
+from trivet.plugins.security.nftables_run import Prefix, disjoint, network_elements
 from trivet.plugins.security.nftables_slots import MAX_SLOT, Slots, assign_slots
 from trivet.plugins.security.nftables_text import Chain, Elements, Table, difference, replacement
 from trivet.plugins.security.nftables_words import merge_ports, merge_spans, without
@@ -144,21 +143,29 @@ _spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=5)
 def test_pairs_are_apart_and_say_the_same(
     drawn: dict[tuple[int, int], list[tuple[int, int]]],
 ) -> None:
-    networks: dict[Network, list[tuple[int, int]]] = {}
+    networks: dict[Prefix, list[tuple[int, int]]] = {}
     for (number, length), spans in drawn.items():
-        kept = number >> (32 - length) << (32 - length)
-        where = ip_network(f"10.0.0.{kept}/{length}")
+        where = (length, number >> (32 - length) << (32 - length))
         networks.setdefault(where, []).extend((a, a + more) for a, more in spans)
-    whole, pairs = disjoint(networks)
+    whole, pairs = disjoint(networks, 32)
     assert whole == []
+
+    def holds(where: Prefix, number: int) -> bool:
+        return number >> (32 - where[0]) << (32 - where[0]) == where[1]
+
     for number, port in itertools.product(range(16), range(0, 37, 3)):
-        address = ip_address(f"10.0.0.{number}")
         wanted = any(
-            address in where and any(a <= port <= b for a, b in spans)
+            holds(where, number) and any(a <= port <= b for a, b in spans)
             for where, spans in networks.items()
         )
-        found = [1 for where, (a, b) in pairs if address in where and a <= port <= b]
+        found = [1 for where, (a, b) in pairs if holds(where, number) and a <= port <= b]
         assert sum(found) == wanted
+
+
+def test_the_elements_of_a_list_do_not_overlap() -> None:
+    texts = ("10.0.0.0/8", "10.1.0.0/16", "10.0.0.1", "11.0.0.1/32", "fd00::/8", "fd00::1")
+    assert list(network_elements(4, texts)) == ["10.0.0.0/8", "11.0.0.1"]
+    assert list(network_elements(6, texts)) == ["fd00::/8"]
 
 
 @given(_spans, _spans)
@@ -221,7 +228,7 @@ def test_a_member_more_is_an_element_more(mode: Mode) -> None:
     before = _tables(of("10.0.0.1", "10.0.0.9"), mode)
     change = difference(before, _tables(of("10.0.0.1", "10.0.0.5"), mode), "tv")
     assert change is not None
-    assert [(s.gone, list(s.new)) for s in change.sets] == [(["10.0.0.9/32"], ["10.0.0.5/32"])]
+    assert [(s.gone, list(s.new)) for s in change.sets] == [(["10.0.0.9"], ["10.0.0.5"])]
     assert change.chains == ()
     assert len(batch(change, "tv")) == 4
     grown = difference(before, _tables(of("10.0.0.1", "10.0.0.7", "10.0.0.9"), mode), "tv")

@@ -180,6 +180,10 @@ class NftablesFirewall:
         self._watch.read()
         return None if self._watch.disturbed.is_set() else self._standing
 
+    def forget(self) -> None:
+        """Know nothing of what stands: the next `apply` replaces everything."""
+        self._standing = None
+
     async def disturbed(self) -> str:
         """Wait until somebody else has changed these rules; who it was."""
         assert self._watch is not None, "disturbed before open"

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network
 from itertools import groupby
 
 from trivet.contracts.errors import REFERENCE, Refused
@@ -26,7 +26,7 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.security.evaluate import NamedRule, in_order, network
 from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Rule
-from trivet.plugins.security.nftables_run import compile_run
+from trivet.plugins.security.nftables_run import ADDRESS_TYPES, compile_run, network_elements
 from trivet.plugins.security.nftables_text import Elements
 from trivet.plugins.security.nftables_words import dport, merge_ports, protocol_match
 
@@ -116,12 +116,9 @@ def list_sets(lists: Iterable[AddressList]) -> dict[str, Elements]:
     """The sets of all lists; both versions always, so that rules can name them."""
     sets: dict[str, Elements] = {}
     for found in lists:
-        networks = [network(text) for text in found.addresses]
-        v4 = collapse_addresses(n for n in networks if isinstance(n, IPv4Network))
-        v6 = collapse_addresses(n for n in networks if not isinstance(n, IPv4Network))
-        for version, type_, some in ((4, "ipv4_addr", v4), (6, "ipv6_addr", v6)):
-            elements = dict.fromkeys(map(str, some), "")
+        for version, type_ in ADDRESS_TYPES.items():
             name = list_name(found.project, found.name, version)
+            elements = network_elements(version, found.addresses)
             sets[name] = Elements(type_, elements, interval=True)
     return sets
 

@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import collapse_addresses
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 
-from trivet.contracts.security.evaluate import NamedRule, Network, network, spans
+from trivet.contracts.security.evaluate import NamedRule, network, spans
 from trivet.contracts.security.group import Action, Direction, Protocol
 from trivet.plugins.security.nftables_text import Elements
 from trivet.plugins.security.nftables_words import (
@@ -34,10 +35,30 @@ from trivet.plugins.security.nftables_words import (
 )
 
 WHOLE: tuple[Span, ...] = ((0, 65535),)
+ALL_PORTS = list(WHOLE)
+WIDTHS = {4: 32, 6: 128}
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 FAMILIES = {4: "ip", 6: "ip6"}
 
 ListName = Callable[[str, str, int], str]
+
+Prefix = tuple[int, int]
+"""A network as its length and its first address: as numbers, since there are ten thousand."""
+
+
+@lru_cache(maxsize=65536)
+def prefix(text: str) -> tuple[int, Prefix]:
+    """A network's IP version, and itself as numbers."""
+    parsed = network(text)
+    return parsed.version, (parsed.prefixlen, int(parsed.network_address))
+
+
+@lru_cache(maxsize=65536)
+def prefix_text(version: int, where: Prefix) -> str:
+    """A network as nft writes it; a single host without its length."""
+    length, first = where
+    address = IPv4Address(first) if version == 4 else IPv6Address(first)
+    return str(address) if length == WIDTHS[version] else f"{address}/{length}"
 
 
 @dataclass
@@ -54,7 +75,7 @@ class _Sorted:
 
     everything: bool = False
     ports: list[Span] = field(default_factory=list)
-    networks: dict[int, dict[Network, list[Span]]] = field(default_factory=lambda: {4: {}, 6: {}})
+    networks: dict[int, dict[Prefix, list[Span]]] = field(default_factory=lambda: {4: {}, 6: {}})
     lists: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
 
 
@@ -106,28 +127,32 @@ def _sort(rules: Iterable[NamedRule]) -> dict[Protocol, _Sorted]:
         elif rule.named is not None:
             of.lists.setdefault((named.project, rule.named), []).extend(ports)
         else:
-            where = network(rule.remote)
-            of.networks[where.version].setdefault(where, []).extend(ports)
+            version, where = prefix(rule.remote)
+            found = of.networks[version].get(where)
+            if found is None:
+                of.networks[version][where] = list(ports)
+            else:
+                found.extend(ports)
     return dict(sorted(sorted_.items()))
 
 
 def _network_sets(
-    stem: str, version: int, networks: dict[Network, list[Span]]
+    stem: str, version: int, networks: dict[Prefix, list[Span]]
 ) -> dict[str, Elements]:
     """The sets of networks and of pairs, those that are not empty."""
-    type_ = ADDRESS_TYPES[version]
-    whole, pairs = disjoint(networks)
-    hosts = [n for n in whole if n.prefixlen == n.max_prefixlen]
-    wider = collapse_addresses(n for n in whole if n.prefixlen < n.max_prefixlen)  # type: ignore[type-var]
+    type_, width = ADDRESS_TYPES[version], WIDTHS[version]
+    whole, pairs = disjoint(networks, width)
     single: list[str] = []
     ranged: list[str] = []
     for where, span in pairs:
-        exact = where.prefixlen == where.max_prefixlen and span[0] == span[1]
-        text = where.network_address if where.prefixlen == where.max_prefixlen else where
-        (single if exact else ranged).append(f"{text} . {span_text(span)}")
+        exact = where[0] == width and span[0] == span[1]
+        text = f"{prefix_text(version, where)} . {span_text(span)}"
+        (single if exact else ranged).append(text)
+    hosts = (prefix_text(version, n) for n in whole if n[0] == width)
+    wider = (prefix_text(version, n) for n in whole if n[0] < width)
     made = {
-        f"{stem}_h": Elements(type_, _elements(str(n.network_address) for n in hosts)),
-        f"{stem}_a": Elements(type_, _elements(map(str, wider)), interval=True),
+        f"{stem}_h": Elements(type_, _elements(hosts)),
+        f"{stem}_a": Elements(type_, _elements(wider), interval=True),
         f"{stem}_x": Elements(f"{type_} . inet_service", _elements(single)),
         f"{stem}_q": Elements(f"{type_} . inet_service", _elements(ranged), interval=True),
     }
@@ -135,28 +160,38 @@ def _network_sets(
 
 
 def disjoint(
-    networks: dict[Network, list[Span]],
-) -> tuple[list[Network], list[tuple[Network, Span]]]:
+    networks: dict[Prefix, list[Span]], width: int
+) -> tuple[list[Prefix], list[tuple[Prefix, Span]]]:
     """Networks with all ports, and pairs of network and ports, that say the same as `networks`
-    do and do not overlap. A network within a whole one is left out."""
-    merged: dict[Network, list[Span]] = {}
-    whole: list[Network] = []
-    pairs: list[tuple[Network, Span]] = []
-    lengths = sorted({n.prefixlen for n in networks})
-    for where in sorted(networks, key=lambda n: n.prefixlen):
-        wanted = merge_spans(networks[where])
-        for length in lengths:
-            if length >= where.prefixlen or not wanted:
+    (whose addresses have `width` bits) do and do not overlap. A network within a whole one is
+    left out."""
+    merged: dict[Prefix, list[Span]] = {}
+    whole: list[Prefix] = []
+    pairs: list[tuple[Prefix, Span]] = []
+    lengths = sorted({length for length, _ in networks})
+    for where in sorted(networks):
+        length, first = where
+        own = networks[where]
+        wanted = merged[where] = own if len(own) == 1 else merge_spans(own)
+        for wider in lengths:
+            if wider >= length or not wanted:
                 break
-            wider = merged.get(where.supernet(new_prefix=length))
-            if wider is not None:
-                wanted = without(wanted, wider)
-        merged[where] = merge_spans(networks[where])
-        if wanted == [WHOLE[0]]:
+            shift = width - wider
+            taken = merged.get((wider, first >> shift << shift))
+            if taken is not None:
+                wanted = without(wanted, taken)
+        if wanted == ALL_PORTS:
             whole.append(where)
         else:
             pairs.extend((where, span) for span in wanted)
     return whole, pairs
+
+
+def network_elements(version: int, texts: Iterable[str]) -> dict[str, str]:
+    """The elements of a set of networks, without those that are within others."""
+    found = {where: [WHOLE[0]] for v, where in map(prefix, texts) if v == version}
+    whole, _ = disjoint(found, WIDTHS[version])
+    return _elements(prefix_text(version, where) for where in whole)
 
 
 def _set_rule(
@@ -170,7 +205,7 @@ def _set_rule(
 
 def _list_match(protocol: Protocol, ports: list[Span]) -> list[str]:
     merged = merge_spans(ports)
-    if merged == [WHOLE[0]]:
+    if merged == ALL_PORTS:
         return protocol_match(protocol)
     return [dport(protocol, map(span_text, merged))]
 
