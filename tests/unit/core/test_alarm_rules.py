@@ -84,6 +84,7 @@ WELL = (
 )
 ILL = [
     ("node-silent", node(phase=Phase.UNKNOWN)),
+    ("hypervisor-away", node(bad("Hypervisor", "Away"))),
     ("node-disk-full", node(bad("DiskSpace"))),
     ("bus-store-full", node(bad("BusStore"))),
     ("node-service-failing", node(bad("Processes"))),

@@ -50,7 +50,7 @@ def up(layout: Layout, env: Mapping[str, str], say: Say) -> None:
         leave_processes(layout, say)
         say("installing the services")
         environment.install(layout, folder, version)
-    settings = _configure(layout, user)
+    settings = configure(layout, user)
     wanted = f"{version}-{_digest(layout.settings_file, layout.bus_config)}"
     _start(layout, wanted, say)
     say("waiting for the services")
@@ -61,7 +61,9 @@ def up(layout: Layout, env: Mapping[str, str], say: Say) -> None:
     caller.write(layout, file, readiness.gateway_url(settings), token)
 
 
-def _configure(layout: Layout, user: int) -> Settings:
+def configure(layout: Layout, user: int) -> Settings:
+    """Settings, keys, certificates, and what the bus and libvirt's daemon are started with;
+    `user` is the service user's id. What is there already stays."""
     settings = ensure_settings(layout)
     public_keys = ensure_keys(layout.keys, {"gateway": user})
     names, addresses = _own_names()

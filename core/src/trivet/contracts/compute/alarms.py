@@ -102,6 +102,17 @@ RULES: tuple[AlarmRule[Node] | AlarmRule[Vm] | AlarmRule[Image], ...] = (
         _silent,
     ),
     AlarmRule(
+        "hypervisor-away",
+        NODE,
+        Severity.CRITICAL,
+        "The hypervisor of a node does not answer",
+        "Guests run on, but nothing can be started, stopped or changed there. The log of "
+        "libvirtd on that node says why; it is started again by itself (`trivet up` does it at "
+        "once).",
+        _false("Hypervisor"),
+        after_s=15,
+    ),
+    AlarmRule(
         "node-disk-full",
         NODE,
         Severity.CRITICAL,

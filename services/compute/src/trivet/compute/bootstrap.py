@@ -7,6 +7,7 @@ from trivet.compute.controllers.node import NodeController
 from trivet.compute.controllers.vm import VmController
 from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
+from trivet.compute.node.checks import NodeChecks
 from trivet.compute.node.image_agent import ImageAgent
 from trivet.compute.node.registration import Registration
 from trivet.compute.node.streams import Streams
@@ -39,7 +40,8 @@ async def bootstrap(service: Service) -> None:
     checks = await open_checks(runtime.plugins, runtime.settings, runtime.driver_context)
     for check in checks:
         service.on_close(check.close)
-    registration = Registration(service, nodes, hypervisor, agent, checks)
+    registration = Registration(service, nodes, hypervisor, agent)
+    service.agent("checks", NodeChecks(service, nodes, hypervisor, checks).run)
     service.agent("registration", registration.run)
     service.agent("heartbeat", registration.run_beats)
     service.agent("vms", agent.run)

@@ -8,20 +8,16 @@ store: a beat every few seconds, which the leading controller hears.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 
 from trivet.compute.domain.capacity import allocatable
-from trivet.compute.domain.node_health import with_checks
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.node import NODE, Inventory, Node, NodeSpec, NodeStatus
-from trivet.contracts.compute.node_check import NodeCheck
 from trivet.contracts.errors import NAME_TAKEN, Refused
 from trivet.contracts.resource import Condition, Meta, Phase
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
-from trivet.runtime.node_checks import look
 from trivet.runtime.service import Service
 
 BEATS_IN_SILENCE = 5
@@ -42,13 +38,11 @@ class Registration:
         nodes: Collection[Node],
         hypervisor: Hypervisor,
         vms: VmAgent,
-        checks: Sequence[NodeCheck] = (),
     ) -> None:
         self._runtime = service.runtime
         self._nodes = nodes
         self._hypervisor = hypervisor
         self._vms = vms
-        self._checks = checks
         self._key = nodes.kind.key(None, service.runtime.node)
         self._was: Phase | None = None
         nodes.on_change(self._changed)
@@ -83,21 +77,18 @@ class Registration:
     async def register(self, *, came_up: bool) -> Node:
         """Write what the node has; `came_up`: this agent has just begun, and was heard."""
         inventory = await self._hypervisor.inventory()
-        results = await look(self._checks)
         now = self._runtime.clock.now()
         address = self._runtime.settings.address
 
         def change(node: Node) -> Node:
-            told = described(node, inventory, address, now if came_up else None)
-            return with_checks(told, results, now)
+            return described(node, inventory, address, now if came_up else None)
 
         while True:
             written = await self._nodes.mutate(self._key, change)
             if written is not None:
                 return written
             try:
-                new = described(self._new(now), inventory, address, now)
-                return await self._nodes.create(with_checks(new, results, now))
+                return await self._nodes.create(described(self._new(now), inventory, address, now))
             except Refused as error:
                 if error.code is not NAME_TAKEN:
                     raise
