@@ -11,7 +11,7 @@ from trivet.plugins.network.namespaces import inside
 from trivet.plugins.network.netns_gateway import NetnsGateway
 from trivet.testing.fakes.gateway import FakeGateway
 from trivet.testing.fakes.world import FaultConfig
-from trivet.testing.suites.gateway import NETWORK, GatewaySuite, leg
+from trivet.testing.suites.gateway import NETWORK, GatewayDamage, GatewaySuite, leg
 from trivet.testing.suites.node_ground import NodeGround, node_ground, read, shell
 
 
@@ -43,6 +43,12 @@ class FakeGround:
 
     async def pings(self, guest: str, address: str) -> bool:
         return self.world.answers(self.places[guest], address)
+
+    async def damage(self, damage: GatewayDamage, namespace: str) -> None:
+        if damage is GatewayDamage.NAMESPACE_GONE:
+            del self.world.legs[NETWORK]
+        else:
+            self.world.damage(NETWORK, damage.value)
 
     async def untouched(self) -> bool:
         return not self.world.legs
@@ -129,8 +135,24 @@ class TestNetnsGateway(GatewaySuite):
         await again.open()
         assert await again.legs() == (leg(external=True),)
         await shell(f"ip netns delete {again.namespace(NETWORK)}")
-        assert await again.legs() == ()
+        assert [found.generation for found in await again.legs()] == [0]
         await again.ensure_leg(leg(external=True))
         assert await again.legs() == (leg(external=True),)
         await again.remove_leg(NETWORK)
+        await again.close()
         assert await ground.untouched()
+
+    async def test_a_gateway_whose_record_is_lost_is_found(
+        self, driver: NetnsGateway, ground: NodeGround, tmp_path: Path
+    ) -> None:
+        """By what it says of itself; a namespace that says nothing is not ours to remove."""
+        await ground.segment(100)
+        await driver.ensure_leg(leg())
+        await shell(f"rm {tmp_path}/leg-*.json")
+        other = "tv-gw-00000000ee"
+        await shell(f"ip netns add {other}")
+        assert [(g.network, g.generation) for g in await driver.legs()] == [(NETWORK, 0)]
+        await driver.remove_leg(NETWORK)
+        assert await driver.legs() == ()
+        assert await ground.untouched()
+        await shell(f"ip netns delete {other}")

@@ -11,7 +11,7 @@ from trivet.plugins.network.tap import make_tap
 from trivet.testing.fakes.switch import FakeSwitch
 from trivet.testing.fakes.world import FaultConfig
 from trivet.testing.suites.guests import TapWire, scratch_namespace
-from trivet.testing.suites.switch import SwitchSuite, plug, segment
+from trivet.testing.suites.switch import Damage, SwitchSuite, plug, segment
 
 
 def context(folder: Path) -> DriverContext:
@@ -27,6 +27,29 @@ class FakeWire:
 
     async def identity(self, device: str) -> object:
         return self.world.identities[device]
+
+    async def damage(self, damage: Damage, vni: int, device: str) -> None:
+        world = self.world
+        plug, segment = world.plugs[device], world.segments[vni]
+        match damage:
+            case Damage.BRIDGE_GONE:
+                del world.segments[vni]
+                for name, each in world.plugs.items():
+                    world.plugs[name] = each.model_copy(update={"vni": 0})
+            case Damage.TUNNEL_GONE:
+                gone = {"local_vtep": None, "peers": ()}
+                world.segments[vni] = segment.model_copy(update=gone)
+            case Damage.TAP_GONE:
+                del world.plugs[device]
+            case Damage.TAP_DOWN:
+                world.plugs[device] = plug.model_copy(update={"up": False})
+            case Damage.TAP_ELSEWHERE:
+                world.plugs[device] = plug.model_copy(update={"vni": 0})
+            case Damage.BRIDGE_DOWN | Damage.TUNNEL_DOWN:
+                world.damage(segment.network, damage.value)
+            case Damage.MAC_GONE:
+                world.damage(plug.port, damage.value)
+        world.told.set()
 
 
 class TestFakeSwitch(SwitchSuite):

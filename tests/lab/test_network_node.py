@@ -9,7 +9,9 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from trivet.contracts.network.endpoints.network_ping import ENDPOINT as PING
 from trivet.contracts.network.endpoints.network_ping import PingRequest
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
-from trivet.contracts.network.network import NetworkSpec
+from trivet.contracts.network.network import Network, NetworkSpec
 from trivet.contracts.network.port import Port, PortSpec
 from trivet.contracts.resource import Phase
 from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
@@ -173,3 +175,65 @@ async def test_a_settled_node_is_left_in_peace(node: Harness, tmp_path: Path) ->
     assert await footprint(node, tmp_path) == before
     await drop(node, PORTS, "a")
     await until(no_segment)
+
+
+def damaged(prefix: str, port: Port, gateway: str, server: int) -> dict[str, str]:
+    """What an administrator might do, by what is then said of it."""
+    return {
+        "bridge was gone": f"ip link delete {prefix}br{port.status.vni}",
+        "bridge was down": f"ip link set {prefix}br{port.status.vni} down",
+        "tap was down": f"ip link set {port.status.device} down",
+        "tap was on no bridge": f"ip link set {port.status.device} nomaster",
+        "tap's entry": f"bridge fdb flush dev {port.status.device} master static",
+        "gateway was gone": f"ip netns delete {gateway}",
+        "gateway's addresses": f"ip -n {gateway} address flush dev net0 scope global",
+        "gateway was down": f"ip -n {gateway} link set net0 down",
+        "gateway's rules": f"ip netns exec {gateway} nft flush ruleset",
+        "translation rules": f"nft delete table inet {prefix}_nat",
+        "DHCP server": f"kill -9 {server}",
+    }
+
+
+async def test_what_is_changed_behind_our_back_is_mended(
+    node: Harness, ground: NodeGround, tmp_path: Path
+) -> None:
+    """Each damage is found and said, and the guest reaches the world again by the same tap."""
+    network: Network = await make(node, NETWORKS, "lan", NetworkSpec(subnets=("10.9.0.0/24",)))
+    port: Port = await make(node, PORTS, "a", PortSpec(network="lan", node="n1"))
+    assert port.status.device is not None
+    assert port.status.mac is not None
+    guest = TapGuest(port.status.device, port.status.mac)
+    await guest.plug_in()
+    await guest.run("ip", "address", "add", f"{port.status.addresses[0]}/24", "dev", "eth0")
+    await guest.run("ip", "route", "add", "default", "via", "10.9.0.1")
+
+    async def reaches() -> bool:
+        return " 0% packet loss" in await guest.run("ping", "-n", "-c1", "-w1", ground.outside)
+
+    async def told(what: str) -> bool:
+        seen = [
+            await node.call(NETWORKS.get, GetRequest(project="p", name="lan")),
+            await node.call(PORTS.get, GetRequest(project="p", name="a")),
+        ]
+        conditions = [r.status.condition("Intact") for r in seen]
+        return any(c is not None and what in c.message for c in conditions)
+
+    try:
+        await until(reaches)
+        gateway = f"tv-gw-{network.meta.id[-10:]}"
+        (record,) = found(tmp_path, SERVERS)
+        for what in damaged("tv", port, gateway, 0):
+            server = json.loads(record.read_text())["pid"]
+            command = damaged("tv", port, gateway, server)[what]
+            identity = socket.if_nametoindex(port.status.device)
+            await shell(command)
+            await until(partial(told, what))
+            await until(reaches)
+            again = socket.if_nametoindex(port.status.device)
+            assert again == identity, what
+    finally:
+        await guest.unplug()
+    for crud, name in ((PORTS, "a"), (NETWORKS, "lan")):
+        await drop(node, crud, name)
+    await until(no_segment)
+    await until(ground.untouched)

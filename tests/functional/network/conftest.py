@@ -12,6 +12,7 @@ import pytest
 
 from trivet.contracts.endpoint import CreateRequest, DeleteRequest, EditRequest, GetRequest, NewMeta
 from trivet.contracts.errors import NOT_FOUND, UNAVAILABLE, Refused, Retry
+from trivet.contracts.event import EventType
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
@@ -83,6 +84,10 @@ class World:
 
     def dhcp(self) -> DhcpWorld:
         return FakeDhcp.worlds.at(self._folder("fake-dhcp"))
+
+    def told(self, type_: EventType) -> bool:
+        """Whether such an event is in the stream."""
+        return any(e[0].subject == type_.subject for e in self.harness.broker.events)
 
     async def network(self, name: str = "lan", project: str = "p", **spec: Any) -> Network:
         spec = {"subnets": ("10.9.0.0/24",), **spec}
@@ -164,6 +169,16 @@ def settings(**network: Any) -> dict[str, Any]:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with Harness(tmp_path, plugins=(switch, gateway, dhcp), network=settings()) as harness:
+        world = World(harness)
+        await world.start()
+        yield world
+
+
+@pytest.fixture
+async def quiet(tmp_path: Path) -> AsyncIterator[World]:
+    """A world without safety looks: what happens in it was told."""
+    plugins = (switch, gateway, dhcp)
+    async with Harness(tmp_path, plugins=plugins, network=settings(look_s=600.0)) as harness:
         world = World(harness)
         await world.start()
         yield world

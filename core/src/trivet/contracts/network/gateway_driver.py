@@ -11,6 +11,7 @@ from typing import Protocol
 
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.network.drift import Drift
 
 
 class GatewayLeg(Model):
@@ -38,7 +39,11 @@ class GatewayDriver(Driver, Protocol):
         ...
 
     async def legs(self) -> tuple[GatewayLeg, ...]:
-        """What is there, read back from its records."""
+        """What is there, read back from its records; generation 0: not made to the end."""
+        ...
+
+    async def drift(self) -> tuple[Drift, ...]:
+        """What of it is not as it was made, beyond what `legs` shows, by network."""
         ...
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from trivet.contracts.event import EventType
 from trivet.contracts.model import Model
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 
@@ -45,12 +46,15 @@ class NetworkSpec(Model):
 
 
 class NetworkStatus(Status):
-    """`gateways` are the addresses at which the network's gateway answers, with prefix."""
+    """`gateways` are the addresses at which the network's gateway answers, with prefix.
+    `repairs`: how often its part on a node was found changed behind Trivet's back, and mended;
+    the condition `Intact` says what was wrong last."""
 
     vni: int | None = None
     gateways: tuple[str, ...] = ()
     gateway_mac: str | None = None
     ports: int = 0
+    repairs: int = 0
 
 
 class Network(Resource[NetworkSpec, NetworkStatus]):
@@ -59,4 +63,21 @@ class Network(Resource[NetworkSpec, NetworkStatus]):
     kind: str = "Network"
 
 
-NETWORK = Kind(Network, "network", "networks", "network", Scope.PROJECT, "A virtual network")
+NETWORK_REPAIRED = EventType("network", "network", "repaired")
+
+
+def _network_events(before: Network | None, after: Network | None) -> tuple[EventType, ...]:
+    mended = before and after and after.status.repairs > before.status.repairs
+    return (NETWORK_REPAIRED,) if mended else ()
+
+
+NETWORK = Kind(
+    Network,
+    "network",
+    "networks",
+    "network",
+    Scope.PROJECT,
+    "A virtual network",
+    extra_events=_network_events,
+    extra_event_types=(NETWORK_REPAIRED,),
+)

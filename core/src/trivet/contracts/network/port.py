@@ -28,7 +28,8 @@ class PortSpec(Model):
 
 
 class PortStatus(Status):
-    """`device` is the tap's name on `node`."""
+    """`device` is the tap's name on `node`. `repairs`: how often it was found changed behind
+    Trivet's back, and mended; the condition `Intact` says what was wrong last."""
 
     mac: str | None = None
     addresses: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class PortStatus(Status):
     vni: int | None = None
     mtu: int | None = None
     network_id: str | None = None
+    repairs: int = 0
 
 
 class Port(Resource[PortSpec, PortStatus]):
@@ -47,14 +49,18 @@ class Port(Resource[PortSpec, PortStatus]):
 
 PORT_PLUGGED = EventType("network", "port", "plugged")
 PORT_UNPLUGGED = EventType("network", "port", "unplugged")
+PORT_REPAIRED = EventType("network", "port", "repaired")
 
 
 def _port_events(before: Port | None, after: Port | None) -> tuple[EventType, ...]:
     had = before.status.node if before else None
     has = after.status.node if after else None
-    if had == has:
-        return ()
-    return (*((PORT_UNPLUGGED,) if had else ()), *((PORT_PLUGGED,) if has else ()))
+    mended = before and after and after.status.repairs > before.status.repairs
+    return (
+        *((PORT_UNPLUGGED,) if had and had != has else ()),
+        *((PORT_PLUGGED,) if has and had != has else ()),
+        *((PORT_REPAIRED,) if mended else ()),
+    )
 
 
 PORT = Kind(
@@ -65,5 +71,5 @@ PORT = Kind(
     Scope.PROJECT,
     "A place on a network where a card plugs in",
     extra_events=_port_events,
-    extra_event_types=(PORT_PLUGGED, PORT_UNPLUGGED),
+    extra_event_types=(PORT_PLUGGED, PORT_UNPLUGGED, PORT_REPAIRED),
 )

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.network.drift import Drift
 
 
 class Segment(Model):
@@ -77,5 +78,10 @@ class Switch(Driver, Protocol):
         ...
 
     async def state(self) -> SwitchState:
-        """What is on the node."""
+        """What is on the node. A plug whose segment is gone shows with VNI 0. What has our
+        kind of name and a record of somebody else's is not ours, and not shown."""
+        ...
+
+    async def drift(self) -> tuple[Drift, ...]:
+        """What of it is not as it was made, beyond what `state` shows, by network or port."""
         ...

@@ -5,19 +5,20 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import ClassVar
 
-from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import CONFLICT, INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork
-from trivet.testing.fakes.world import FaultConfig, Faults, Worlds
+from trivet.testing.fakes.world import DamagedWorld, FakeNodeDriver, FaultConfig, Worlds
 
 
-class DhcpWorld:
+class DhcpWorld(DamagedWorld):
     """The servers of a node. `spaces`: the namespaces that are there (None: all are);
     `starts`: how often a server was started, which interrupts."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.networks: dict[ResourceId, DhcpNetwork] = {}
         self.spaces: set[str] | None = None
         self.starts: dict[ResourceId, int] = {}
@@ -36,27 +37,15 @@ class DhcpWorld:
         return {a for h in found.hosts if h.hostname == bare for a in h.addresses}
 
 
-class FakeDhcp:
+class FakeDhcp(FakeNodeDriver):
     """DHCP in memory; refuses two guests with one MAC or one address."""
 
     name: ClassVar[str] = "fake-dhcp"
-    Config: ClassVar[type[Model]] = FaultConfig
     worlds: ClassVar[Worlds[DhcpWorld]] = Worlds(DhcpWorld)
 
     def __init__(self, context: DriverContext, config: FaultConfig) -> None:
-        self.world = self.worlds.at(context.state_dir)
-        self.faults = Faults(config)
-
-    @classmethod
-    async def probe(cls) -> Probe:
-        """Works anywhere, and is never taken by `auto`."""
-        return Probe(usable=True, reason="a fake, for tests", score=-1)
-
-    async def open(self) -> None:
-        """Nothing to open."""
-
-    async def close(self) -> None:
-        """Nothing to close; the world stays."""
+        super().__init__(context, config)
+        self.damaged = self.world = self.worlds.at(context.state_dir)
 
     async def ensure(self, network: DhcpNetwork) -> None:
         """Serve as asked."""

@@ -8,19 +8,20 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface
 from typing import ClassVar
 
-from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import CONFLICT, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import GatewayLeg
-from trivet.testing.fakes.world import FaultConfig, Faults, Worlds
+from trivet.testing.fakes.world import DamagedWorld, FakeNodeDriver, FaultConfig, Worlds
 
 
-class GatewayWorld:
+class GatewayWorld(DamagedWorld):
     """The gateways of a node. `segments`: the VNIs that are there (None: all are); `guests`:
     who is plugged in, as (vni, address); `outside`: addresses that answer beyond the node."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.legs: dict[ResourceId, GatewayLeg] = {}
         self.segments: set[int] | None = None
         self.guests: set[tuple[int, str]] = set()
@@ -32,34 +33,21 @@ class GatewayWorld:
         if any(v == vni and ip_address(a) == wanted for v, a in self.guests):
             return True
         found = next((g for g in self.legs.values() if g.vni == vni), None)
-        if found is None:
+        if found is None or found.network in self.wrong:
             return False
         own = any(ip_interface(a).ip == wanted for a in found.addresses)
         return own or (found.external and address in self.outside)
 
 
-class FakeGateway:
+class FakeGateway(FakeNodeDriver):
     """Gateways in memory."""
 
     name: ClassVar[str] = "fake-gateway"
-    Config: ClassVar[type[Model]] = FaultConfig
     worlds: ClassVar[Worlds[GatewayWorld]] = Worlds(GatewayWorld)
 
     def __init__(self, context: DriverContext, config: FaultConfig) -> None:
-        self.world = self.worlds.at(context.state_dir)
-        self.faults = Faults(config)
-        self._prefix = context.prefix
-
-    @classmethod
-    async def probe(cls) -> Probe:
-        """Works anywhere, and is never taken by `auto`."""
-        return Probe(usable=True, reason="a fake, for tests", score=-1)
-
-    async def open(self) -> None:
-        """Nothing to open."""
-
-    async def close(self) -> None:
-        """Nothing to close; the world stays."""
+        super().__init__(context, config)
+        self.damaged = self.world = self.worlds.at(context.state_dir)
 
     async def ensure_leg(self, leg: GatewayLeg) -> None:
         """Make the gateway as asked."""
@@ -70,11 +58,13 @@ class FakeGateway:
         if present and leg.generation < present.generation:
             raise Refused(CONFLICT, f"{leg.network} is at generation {present.generation}")
         self.world.legs[leg.network] = leg
+        self.world.wrong.pop(leg.network, None)
 
     async def remove_leg(self, network: ResourceId) -> None:
         """Remove the gateway."""
         self.faults.check("remove_leg")
         self.world.legs.pop(network, None)
+        self.world.wrong.pop(network, None)
 
     async def legs(self) -> tuple[GatewayLeg, ...]:
         """What is there, in order of network."""
@@ -91,7 +81,7 @@ class FakeGateway:
 
     def namespace(self, network: ResourceId) -> str:
         """A name, of nothing."""
-        return f"{self._prefix}-gw-{network[-10:]}"
+        return f"{self.prefix}-gw-{network[-10:]}"
 
 
 @hookimpl

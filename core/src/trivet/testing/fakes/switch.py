@@ -6,23 +6,24 @@ a segment, and a generation that goes backwards.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
-from trivet.contracts.driver import DriverContext, Probe
+from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import CONFLICT, INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.model import Model
 from trivet.contracts.network.switch import Plug, RemoteStation, Segment, SwitchState
-from trivet.testing.fakes.world import FaultConfig, Faults, Worlds
+from trivet.testing.fakes.world import DamagedWorld, FakeNodeDriver, FaultConfig, Worlds
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
-class SwitchWorld:
+class SwitchWorld(DamagedWorld):
     """The links of one node. `making` counts: a tap made anew has another number;
     `looks`: how often the state was asked for."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.segments: dict[int, Segment] = {}
         self.plugs: dict[str, Plug] = {}
         self.identities: dict[str, int] = {}
@@ -36,8 +37,12 @@ class SwitchWorld:
         plug = self.plugs.get(source)
         if plug is None or not plug.up or plug.vni not in self.segments:
             return set()
+        if {plug.port, self.segments[plug.vni].network} & self.wrong.keys():
+            return set()
         others = [
-            p for p in self.plugs.values() if p.vni == plug.vni and p.up and p.device != source
+            p
+            for p in self.plugs.values()
+            if p.vni == plug.vni and p.up and p.device != source and p.port not in self.wrong
         ]
         if mac == BROADCAST:
             return {p.device for p in others} | set(self.segments[plug.vni].peers)
@@ -47,28 +52,15 @@ class SwitchWorld:
         }
 
 
-class FakeSwitch:
+class FakeSwitch(FakeNodeDriver):
     """A switch in memory."""
 
     name: ClassVar[str] = "fake-switch"
-    Config: ClassVar[type[Model]] = FaultConfig
     worlds: ClassVar[Worlds[SwitchWorld]] = Worlds(SwitchWorld)
 
     def __init__(self, context: DriverContext, config: FaultConfig) -> None:
-        self.world = self.worlds.at(context.state_dir)
-        self.faults = Faults(config)
-        self._prefix = context.prefix
-
-    @classmethod
-    async def probe(cls) -> Probe:
-        """Works anywhere, and is never taken by `auto`."""
-        return Probe(usable=True, reason="a fake, for tests", score=-1)
-
-    async def open(self) -> None:
-        """Nothing to open."""
-
-    async def close(self) -> None:
-        """Nothing to close; the world stays."""
+        super().__init__(context, config)
+        self.damaged = self.world = self.worlds.at(context.state_dir)
 
     async def ensure_segment(self, segment: Segment) -> None:
         """Make the segment as asked."""
@@ -77,13 +69,16 @@ class FakeSwitch:
         if present and present.network == segment.network:
             _forward_only(present.generation, segment.generation, f"segment {segment.vni}")
         self.world.segments[segment.vni] = segment
+        self.world.wrong.pop(segment.network, None)
         if segment.local_vtep is None:
             self.world.stations.pop(segment.vni, None)
 
     async def remove_segment(self, vni: int) -> None:
         """Remove it with all that is plugged there."""
         self.faults.check("remove_segment")
-        self.world.segments.pop(vni, None)
+        segment = self.world.segments.pop(vni, None)
+        if segment is not None:
+            self.world.wrong.pop(segment.network, None)
         self.world.stations.pop(vni, None)
         for device in [p.device for p in self.world.plugs.values() if p.vni == vni]:
             await self.remove_plug(device)
@@ -104,12 +99,15 @@ class FakeSwitch:
             self.world.making += 1
             self.world.identities[plug.device] = self.world.making
         self.world.plugs[plug.device] = plug
+        self.world.wrong.pop(plug.port, None)
 
     async def remove_plug(self, device: str) -> None:
         """Remove the tap."""
         self.faults.check("remove_plug")
         self._check_device(device)
-        self.world.plugs.pop(device, None)
+        plug = self.world.plugs.pop(device, None)
+        if plug is not None:
+            self.world.wrong.pop(plug.port, None)
         self.world.identities.pop(device, None)
 
     async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
@@ -132,7 +130,7 @@ class FakeSwitch:
         )
 
     def _check_device(self, device: str) -> None:
-        if not device.startswith(f"{self._prefix}p") or len(device) > 15:
+        if re.fullmatch(rf"{self.prefix}p[0-9a-f]{{10}}", device) is None:
             raise Refused(INVALID, f"{device} is not a tap of ours")
 
 

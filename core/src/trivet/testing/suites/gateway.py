@@ -6,6 +6,7 @@ segments and guests, and somebody outside who answers.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 import pytest
@@ -13,6 +14,19 @@ import pytest
 from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import GatewayDriver, GatewayLeg
+
+
+class GatewayDamage(StrEnum):
+    """What somebody does to a gateway behind its driver's back."""
+
+    NAMESPACE_GONE = "namespace gone"
+    LINK_DOWN = "link down"
+    OFF_BRIDGE = "link on no bridge"
+    ADDRESS_GONE = "address gone"
+    ROUTE_GONE = "default route gone"
+    RULES_FLUSHED = "its rules flushed"
+    NODE_RULES_GONE = "the node's rules gone"
+    FORWARDING_OFF = "forwarding off"
 
 
 class Ground(Protocol):
@@ -31,6 +45,10 @@ class Ground(Protocol):
 
     async def pings(self, guest: str, address: str) -> bool:
         """Whether `address` answers the guest."""
+        ...
+
+    async def damage(self, damage: GatewayDamage, namespace: str) -> None:
+        """Do that to the gateway of network 100, which lives there."""
         ...
 
     async def untouched(self) -> bool:
@@ -147,3 +165,24 @@ class GatewaySuite:
         with pytest.raises(Refused) as caught:
             await driver.ping(ResourceId("network-00000000000000ff"), "10.9.0.1", 0.5)
         assert caught.value.code is NOT_FOUND
+
+    @pytest.mark.parametrize("damage", list(GatewayDamage))
+    async def test_damage_is_seen_and_mended(
+        self, driver: GatewayDriver, ground: Ground, damage: GatewayDamage
+    ) -> None:
+        """By `legs` or by `drift`; the call that makes a leg mends it."""
+        await ground.segment(100)
+        asked = leg(external=True)
+        await driver.ensure_leg(asked)
+        await ground.guest("a", 100, "02:00:00:00:00:0a", "10.9.0.10/24", "10.9.0.1")
+        assert await ground.pings("a", ground.outside)
+        assert await driver.drift() == ()
+        await ground.damage(damage, driver.namespace(NETWORK))
+        assert not await ground.pings("a", ground.outside)
+        assert await driver.legs() != (asked,) or [d.concerns for d in await driver.drift()]
+        await driver.ensure_leg(asked)
+        assert await driver.legs() == (asked,)
+        assert await driver.drift() == ()
+        assert await ground.pings("a", ground.outside)
+        await driver.remove_leg(NETWORK)
+        assert await ground.untouched()

@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from trivet.testing.suites.switch import Damage
+
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # tap, no packet information, with virtio-net header
@@ -80,6 +82,23 @@ class TapWire:
     async def identity(self, device: str) -> object:
         """The interface's index."""
         return socket.if_nametoindex(device)
+
+    async def damage(self, damage: Damage, vni: int, device: str) -> None:
+        """Do it with the tools that an administrator has."""
+        if damage is Damage.TAP_GONE and device in self._taps:
+            os.close(self._taps.pop(device))
+        commands = {
+            Damage.BRIDGE_GONE: f"ip link delete tvbr{vni}",
+            Damage.BRIDGE_DOWN: f"ip link set tvbr{vni} down",
+            Damage.TUNNEL_GONE: f"ip link delete tvvx{vni}",
+            Damage.TUNNEL_DOWN: f"ip link set tvvx{vni} down",
+            Damage.TAP_GONE: f"ip link delete {device}",
+            Damage.TAP_DOWN: f"ip link set {device} down",
+            Damage.TAP_ELSEWHERE: f"ip link set {device} nomaster",
+            Damage.MAC_GONE: f"bridge fdb flush dev {device} master static",
+        }
+        process = await asyncio.create_subprocess_exec(*commands[damage].split())
+        assert await process.wait() == 0, damage
 
     async def _settled(self, device: str) -> None:
         """A port forwards a moment after its far end was opened; one that is down never."""

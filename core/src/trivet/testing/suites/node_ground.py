@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trivet.testing.suites.gateway import GatewayDamage
 from trivet.testing.suites.guests import scratch_namespace
 
 OUTSIDE = "192.0.2.1"
@@ -68,6 +69,22 @@ class NodeGround:
         )  # fmt: skip
         return await process.wait() == 0
 
+    async def damage(self, damage: GatewayDamage, namespace: str) -> None:
+        """Do it with the tools that an administrator has."""
+        link = f"tvg{namespace.removeprefix('tv-gw-')}"
+        await shell(
+            {
+                GatewayDamage.NAMESPACE_GONE: f"ip netns delete {namespace}",
+                GatewayDamage.LINK_DOWN: f"ip link set {link} down",
+                GatewayDamage.OFF_BRIDGE: f"ip link set {link} nomaster",
+                GatewayDamage.ADDRESS_GONE: f"ip -n {namespace} -4 address flush dev net0",
+                GatewayDamage.ROUTE_GONE: f"ip -n {namespace} route delete default",
+                GatewayDamage.RULES_FLUSHED: f"ip netns exec {namespace} nft flush ruleset",
+                GatewayDamage.NODE_RULES_GONE: "nft delete table inet tv_nat",
+                GatewayDamage.FORWARDING_OFF: "echo 0 > /proc/sys/net/ipv4/ip_forward",
+            }[damage]
+        )
+
     async def untouched(self) -> bool:
         """Whether links, rules, namespaces and sysctls are as they were."""
         return self._look() == self._before
@@ -91,7 +108,9 @@ def node_ground() -> Iterator[NodeGround]:
             f"ip netns add {outside}; ip link add up0 type veth peer name eth0 netns {outside};"
             f"ip link set up0 up; ip address add {NODE}/24 dev up0;"
             f"ip -n {outside} address add {OUTSIDE}/24 dev eth0; ip -n {outside} link set eth0 up;"
-            f"ip route add default via {OUTSIDE}"
+            f"ip route add default via {OUTSIDE};"
+            # A new namespace begins with what the machine has.
+            "echo 0 > /proc/sys/net/ipv4/ip_forward"
         )
         ground = NodeGround(name)
         try:

@@ -5,15 +5,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from enum import StrEnum
 from typing import Protocol
 
 import pytest
 
 from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
+from trivet.contracts.network.drift import Watches
 from trivet.contracts.network.switch import Plug, RemoteStation, Segment, Switch
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+
+
+class Damage(StrEnum):
+    """What somebody does to a switch behind its driver's back."""
+
+    BRIDGE_GONE = "bridge gone"
+    BRIDGE_DOWN = "bridge down"
+    TUNNEL_GONE = "tunnel gone"
+    TUNNEL_DOWN = "tunnel down"
+    TAP_GONE = "tap gone"
+    TAP_DOWN = "tap down"
+    TAP_ELSEWHERE = "tap on no bridge"
+    MAC_GONE = "MAC's entry gone"
 
 
 class Wire(Protocol):
@@ -25,6 +41,10 @@ class Wire(Protocol):
 
     async def identity(self, device: str) -> object:
         """Something that is another when the tap was made anew."""
+        ...
+
+    async def damage(self, damage: Damage, vni: int, device: str) -> None:
+        """Do that to the segment, or to the tap on it."""
         ...
 
 
@@ -180,3 +200,32 @@ class SwitchSuite:
         state = await driver.state()
         assert [s.vni for s in state.segments] == [200]
         assert [p.port for p in state.plugs] == [ResourceId(f"port-{2:016x}")]
+
+    @pytest.mark.parametrize("damage", list(Damage))
+    async def test_damage_is_seen_and_mended(
+        self, driver: Switch, wire: Wire, damage: Damage
+    ) -> None:
+        """By `state` or by `drift`, and told at once; the same calls that make a thing mend it,
+        and the guest stays connected unless its tap is gone."""
+        asked = segment(local_vtep="127.0.0.1", peers=("127.0.0.2",))
+        plugs = (plug(1), plug(2))
+        await driver.ensure_segment(asked)
+        for each in plugs:
+            await driver.ensure_plug(each)
+        before, identity = await driver.state(), await wire.identity(plugs[1].device)
+        assert await driver.drift() == ()
+        told = asyncio.ensure_future(driver.changed()) if isinstance(driver, Watches) else None
+        await wire.damage(damage, 100, plugs[1].device)
+        assert await driver.state() != before or await driver.drift()
+        if told is not None and damage is not Damage.MAC_GONE:
+            await asyncio.wait_for(told, 5)
+        await driver.ensure_segment(asked)
+        for each in plugs:
+            await driver.ensure_plug(each)
+        assert await driver.state() == before
+        assert await driver.drift() == ()
+        if damage is not Damage.TAP_GONE:
+            assert await wire.identity(plugs[1].device) == identity
+            assert await wire.reaches(plugs[0].device, plugs[1].device, plugs[1].mac)
+        if told is not None:
+            told.cancel()

@@ -25,6 +25,7 @@ from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork
 from trivet.plugins.network import namespaces
 from trivet.plugins.network.command import run, succeeds
+from trivet.plugins.network.link_watch import ProcessWatch
 from trivet.plugins.network.netns_gateway import INNER
 from trivet.plugins.network.records import read_record, write_file, write_record
 
@@ -58,6 +59,7 @@ class Dnsmasq:
         self._run = context.run_dir
         self._user = config.user
         self._locks: dict[ResourceId, asyncio.Lock] = {}
+        self._watch = ProcessWatch()
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -67,10 +69,19 @@ class Dnsmasq:
         return Probe(usable=False, reason="dnsmasq (package dnsmasq-base) is not installed")
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Watch the servers that run already."""
+        for path in sorted(self._run.glob("*/record.json")):
+            record = read_record(path, ServerRecord)
+            if record is not None and _start_time(record.pid) == record.started:
+                self._watch.add(record.pid)
 
     async def close(self) -> None:
-        """Nothing to let go: servers stay."""
+        """Watch no more; servers stay."""
+        self._watch.close()
+
+    async def changed(self) -> None:
+        """Return when a server ended."""
+        await self._watch.changed()
 
     async def ensure(self, network: DhcpNetwork) -> None:
         """Serve as asked; a change of hosts alone is a SIGHUP."""
@@ -137,6 +148,7 @@ class Dnsmasq:
             raise Fatal(DRIVER_FAILED, f"the DHCP server of {network.network} ended at once")
         record = ServerRecord(network=network, pid=pid, started=started)
         write_record(folder / "record.json", record)
+        self._watch.add(pid)
 
 
 def server_arguments(

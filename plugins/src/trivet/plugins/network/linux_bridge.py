@@ -23,16 +23,15 @@ from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.network.drift import Drift
 from trivet.contracts.network.switch import Plug, RemoteStation, Segment, SwitchState
+from trivet.plugins.network import link_records
+from trivet.plugins.network.bridge_tables import BridgeTables, pinned
 from trivet.plugins.network.command import run, succeeds
+from trivet.plugins.network.link_records import Names, OurLinks
+from trivet.plugins.network.link_watch import LinkWatch
 from trivet.plugins.network.netlink import Link, Netlink, write_sysctl
 from trivet.plugins.network.tap import make_tap
-
-ZERO_MAC = "00:00:00:00:00:00"
-# Entries of the bridge's table (NTF_MASTER, static) and of the tunnel's own (NTF_SELF,
-# permanent). A *bridge* entry that is permanent would mean "this host" and swallow frames.
-IN_BRIDGE = {"flags": 4, "state": 64}
-IN_TUNNEL = {"flags": 2, "state": 192}
 
 NATIVE_CONNTRACK = """table bridge tv_probe {
 chain c {
@@ -58,9 +57,11 @@ class LinuxBridge:
     Config: ClassVar[type[Model]] = LinuxBridgeConfig
 
     def __init__(self, context: DriverContext, config: LinuxBridgeConfig) -> None:
-        self._prefix = context.prefix
+        self._names = Names(context.prefix)
         self._config = config
         self._netlink = Netlink()
+        self._tables = BridgeTables(self._netlink)
+        self._watch = LinkWatch(context.prefix)
         self._lock = asyncio.Lock()
         self._inet_hooks = 0
 
@@ -74,8 +75,9 @@ class LinuxBridge:
         return Probe(usable=True, reason="Linux bridge, VXLAN and tap", score=10)
 
     async def open(self) -> None:
-        """Open the netlink socket and settle where bridged frames are filtered."""
+        """Open the netlink sockets and settle where bridged frames are filtered."""
         await self._netlink.open()
+        self._watch.open()
         mode = self._config.filtering
         if mode == "auto":
             native = await succeeds("nft", "-c", "-f", "-", stdin=NATIVE_CONNTRACK)
@@ -85,39 +87,40 @@ class LinuxBridge:
             await _load_br_netfilter()
 
     async def close(self) -> None:
-        """Close the socket; the links stay."""
+        """Close the sockets; the links stay."""
+        self._watch.close()
         await self._netlink.close()
+
+    async def changed(self) -> None:
+        """Return when a link of ours came, went, or was set up, down or elsewhere."""
+        await self._watch.changed()
 
     async def ensure_segment(self, segment: Segment) -> None:
         """Make the bridge, and the tunnel where there is a local VTEP."""
         async with self._lock:
-            name = f"{self._prefix}br{segment.vni}"
+            name = self._names.bridge(segment.vni)
             links = await self._links()
             if name not in links:
                 await self._make_bridge(name)
                 links = await self._links()
             bridge = links[name]
+            hooks = self._inet_hooks
             await self._netlink.set_options(
-                name,
-                "bridge",
-                br_nf_call_iptables=self._inet_hooks,
-                br_nf_call_ip6tables=self._inet_hooks,
+                name, "bridge", br_nf_call_iptables=hooks, br_nf_call_ip6tables=hooks
             )
             await self._netlink.set(bridge.index, mtu=segment.mtu, state="up")
-            await self._ensure_tunnel(segment, bridge, links.get(self._tunnel(segment.vni)))
+            tunnel = links.get(self._names.tunnel(segment.vni))
+            await self._ensure_tunnel(segment, bridge, tunnel)
             # The record last: a segment that says so is complete.
-            alias = f"{segment.network} {segment.generation}"
-            await self._netlink.set(bridge.index, ifalias=alias)
+            await self._netlink.set(bridge.index, ifalias=link_records.segment_record(segment))
 
     async def remove_segment(self, vni: int) -> None:
         """Remove the segment's taps, tunnel and bridge."""
         async with self._lock:
-            links = await self._links()
-            bridge = links.get(f"{self._prefix}br{vni}")
-            doomed = [links.get(self._tunnel(vni)), bridge]
-            if bridge is not None:
-                doomed = [*_taps_on(links, bridge), *doomed]
-            for link in doomed:
+            ours = await self._ours()
+            bridge = ours.bridges.get(vni)
+            taps = ours.taps_on(bridge) if bridge else []
+            for link in (*taps, ours.tunnels.get(vni), bridge):
                 if link is not None:
                     await self._netlink.delete(link.index)
 
@@ -126,7 +129,7 @@ class LinuxBridge:
         self._check_device(plug.device)
         async with self._lock:
             links = await self._links()
-            bridge = links.get(f"{self._prefix}br{plug.vni}")
+            bridge = links.get(self._names.bridge(plug.vni))
             if bridge is None:
                 raise Refused(NOT_FOUND, f"segment {plug.vni} is not on this node")
             if plug.device not in links:
@@ -140,8 +143,8 @@ class LinuxBridge:
             if tap.master != bridge.index:
                 await self._netlink.set(tap.index, master=bridge.index)
             await self._netlink.set_port(tap.index, learning=0, unicast_flood=0)
-            await self._pin_mac(tap, plug.mac)
-            await self._netlink.set(tap.index, ifalias=_plug_record(plug))
+            await self._tables.pin(tap, plug.mac)
+            await self._netlink.set(tap.index, ifalias=link_records.plug_record(plug))
             if plug.up:
                 await self._netlink.set(tap.index, state="up")
 
@@ -149,63 +152,72 @@ class LinuxBridge:
         """Remove the tap."""
         self._check_device(device)
         async with self._lock:
-            link = (await self._links()).get(device)
+            link = (await self._ours()).taps.get(device)
             if link is not None:
                 await self._netlink.delete(link.index)
 
     async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
         """Point each remote guest's MAC at its node, and answer ARP for it here."""
         async with self._lock:
-            links = await self._links()
-            bridge, tunnel = links.get(f"{self._prefix}br{vni}"), links.get(self._tunnel(vni))
+            ours = await self._ours()
+            bridge, tunnel = ours.bridges.get(vni), ours.tunnels.get(vni)
             if bridge is None:
                 raise Refused(NOT_FOUND, f"segment {vni} is not on this node")
             if tunnel is None and stations:
                 raise Refused(INVALID, f"segment {vni} has no tunnel", hint="give local_vtep")
             if tunnel is None:
                 return
-            await self._set_station_macs(tunnel, {s.mac: s.vtep for s in stations})
+            await self._tables.set_stations(tunnel, {s.mac: s.vtep for s in stations})
             # IPv4 alone: the bridge has no IPv6 (see `_make_bridge`), so ND goes the way of BUM.
-            wanted = {a: s.mac for s in stations for a in s.addresses if ":" not in a}
-            present = await self._netlink.neighbours(bridge.index)
-            for address, mac in present.items():
-                if address not in wanted:
-                    await self._netlink.change_neighbour("del", bridge.index, address, mac)
-            for address, mac in wanted.items():
-                if present.get(address) != mac:
-                    await self._netlink.change_neighbour("replace", bridge.index, address, mac)
+            known = {a: s.mac for s in stations for a in s.addresses if ":" not in a}
+            await self._tables.set_neighbours(bridge, known)
 
     async def state(self) -> SwitchState:
         """Segments and plugs as their links and the records on them say."""
-        links = await self._links()
-        bridges = {
-            link.index: (int(vni), link)
-            for name, link in links.items()
-            if link.kind == "bridge" and (vni := name.removeprefix(f"{self._prefix}br")).isdigit()
-        }
+        ours = await self._ours()
         segments = [
-            await self._read_segment(vni, link, links.get(self._tunnel(vni)))
-            for vni, link in bridges.values()
+            await self._read_segment(vni, ours.bridges.get(vni), ours.tunnels.get(vni))
+            for vni in sorted(ours.bridges.keys() | ours.tunnels.keys())
         ]
-        plugs = [
-            _read_plug(link, bridges[link.master][0] if link.master in bridges else 0)
-            for link in links.values()
-            if link.kind == "tun"
-        ]
-        return SwitchState(
-            segments=tuple(sorted(segments, key=lambda s: s.vni)),
-            plugs=tuple(sorted(plugs, key=lambda p: p.device)),
-        )
+        plugs = [link_records.read_plug(t, ours.vni_of(t)) for _, t in sorted(ours.taps.items())]
+        return SwitchState(segments=tuple(segments), plugs=tuple(plugs))
+
+    async def drift(self) -> tuple[Drift, ...]:
+        """What the links show of it: down, on no bridge, unfiltered, without its MAC."""
+        ours = await self._ours()
+        found: list[Drift] = []
+        for vni, bridge in ours.bridges.items():
+            network = ResourceId(bridge.alias.partition(" ")[0])
+            wrong = self._bridge_drift(bridge, ours.tunnels.get(vni))
+            found.extend(Drift(concerns=network, what=what) for what in wrong)
+        for tap in ours.taps.values():
+            plug = link_records.read_plug(tap, 0)
+            if tap.master and plug.mac not in pinned(await self._netlink.fdb(tap.index)):
+                what = "its tap's entry in the bridge was gone"
+                found.append(Drift(concerns=plug.port, what=what))
+        return tuple(d for d in found if d.concerns)
+
+    def _bridge_drift(self, bridge: Link, tunnel: Link | None) -> list[str]:
+        wrong = []
+        if not bridge.up:
+            wrong.append("its bridge was down")
+        if bridge.options.get("br_nf_call_iptables", self._inet_hooks) != self._inet_hooks:
+            wrong.append("its bridge passed the firewall by")
+        if tunnel is not None and not tunnel.up:
+            wrong.append("its tunnel was down")
+        if tunnel is not None and tunnel.master != bridge.index:
+            wrong.append("its tunnel was not on its bridge")
+        return wrong
 
     async def _links(self) -> dict[str, Link]:
-        return await self._netlink.links(self._prefix)
+        return await self._netlink.links(self._names.prefix)
 
-    def _tunnel(self, vni: int) -> str:
-        return f"{self._prefix}vx{vni}"
+    async def _ours(self) -> OurLinks:
+        return link_records.ours(await self._links(), self._names)
 
     def _check_device(self, device: str) -> None:
-        if not device.startswith(f"{self._prefix}p") or len(device) > 15:
-            accepted = f"{self._prefix}p and at most {14 - len(self._prefix)} more characters"
+        if not self._names.is_tap(device):
+            accepted = f"{self._names.prefix}p and ten hex digits"
             raise Refused(INVALID, f"{device} is not a tap of ours", hint=accepted)
 
     async def _make_bridge(self, name: str) -> None:
@@ -217,7 +229,7 @@ class LinuxBridge:
         write_sysctl(f"net/ipv4/conf/{name}/rp_filter", 1)
 
     async def _ensure_tunnel(self, segment: Segment, bridge: Link, present: Link | None) -> None:
-        name = self._tunnel(segment.vni)
+        name = self._names.tunnel(segment.vni)
         if present is not None and _vtep(present) != segment.local_vtep:
             await self._netlink.delete(present.index)
             present = None
@@ -240,51 +252,13 @@ class LinuxBridge:
             present.index, learning=0, neigh_suppress=1, unicast_flood=0, mcast_flood=1,
             bcast_flood=1,
         )  # fmt: skip
-        await self._set_peers(present, set(segment.peers))
+        await self._tables.set_peers(present, set(segment.peers))
         await self._netlink.set(present.index, state="up")
 
-    async def _set_peers(self, tunnel: Link, wanted: set[str]) -> None:
-        present = await self._peers(tunnel)
-        for peer in present - wanted:
-            await self._netlink.change_fdb("del", tunnel.index, ZERO_MAC, dst=peer, **IN_TUNNEL)
-        for peer in sorted(wanted - present):
-            await self._netlink.change_fdb("append", tunnel.index, ZERO_MAC, dst=peer, **IN_TUNNEL)
-
-    async def _peers(self, tunnel: Link) -> set[str]:
-        entries = await self._netlink.fdb(tunnel.index)
-        return {e.dst for e in entries if e.own and e.mac == ZERO_MAC and e.dst}
-
-    async def _set_station_macs(self, tunnel: Link, wanted: dict[str, str]) -> None:
-        entries = await self._netlink.fdb(tunnel.index)
-        present = {e.mac: e.dst for e in entries if e.own and e.dst and e.mac != ZERO_MAC}
-        for mac, vtep in present.items():
-            if wanted.get(mac) != vtep:
-                await self._netlink.change_fdb("del", tunnel.index, mac, dst=vtep, **IN_TUNNEL)
-        for mac in {e.mac for e in entries if not e.own and e.state == 64} - wanted.keys():
-            await self._netlink.change_fdb("del", tunnel.index, mac, flags=4)
-        for mac, vtep in wanted.items():
-            if present.get(mac) != vtep:
-                await self._netlink.change_fdb("add", tunnel.index, mac, dst=vtep, **IN_TUNNEL)
-            await self._netlink.change_fdb("add", tunnel.index, mac, **IN_BRIDGE)
-
-    async def _pin_mac(self, tap: Link, mac: str) -> None:
-        entries = await self._netlink.fdb(tap.index)
-        pinned = {e.mac for e in entries if not e.own and e.state == 64}
-        for old in pinned - {mac}:
-            await self._netlink.change_fdb("del", tap.index, old, flags=4)
-        if mac not in pinned:
-            await self._netlink.change_fdb("add", tap.index, mac, **IN_BRIDGE)
-
-    async def _read_segment(self, vni: int, bridge: Link, tunnel: Link | None) -> Segment:
-        network, _, generation = bridge.alias.partition(" ")
-        return Segment(
-            network=ResourceId(network),
-            vni=vni,
-            mtu=bridge.mtu,
-            generation=int(generation or 0),
-            local_vtep=_vtep(tunnel) if tunnel else None,
-            peers=tuple(sorted(await self._peers(tunnel))) if tunnel else (),
-        )
+    async def _read_segment(self, vni: int, bridge: Link | None, tunnel: Link | None) -> Segment:
+        vtep = _vtep(tunnel) if tunnel else None
+        peers = tuple(sorted(await self._tables.peers(tunnel))) if tunnel else ()
+        return link_records.read_segment(bridge, vni, vtep, peers)
 
 
 def _present(path: str) -> bool:
@@ -293,30 +267,6 @@ def _present(path: str) -> bool:
 
 def _vtep(tunnel: Link) -> str | None:
     return tunnel.options.get("vxlan_local") or tunnel.options.get("vxlan_local6")
-
-
-def _taps_on(links: dict[str, Link], bridge: Link) -> list[Link | None]:
-    return [li for li in links.values() if li.kind == "tun" and li.master == bridge.index]
-
-
-def _plug_record(plug: Plug) -> str:
-    return f"{plug.port} {plug.generation} {plug.mac} {','.join(plug.addresses)}"
-
-
-def _read_plug(link: Link, vni: int) -> Plug:
-    """The plug of a tap; a tap without a record (its making was cut short) is generation 0
-    of no port, so that whoever compares sees that it is not wanted."""
-    port, generation, mac, addresses = [*link.alias.split(" "), "", "", "", ""][:4]
-    return Plug(
-        port=ResourceId(port),
-        vni=vni,
-        device=link.name,
-        mac=mac,
-        addresses=tuple(a for a in addresses.split(",") if a),
-        mtu=link.mtu,
-        generation=int(generation or 0),
-        up=link.up,
-    )
 
 
 async def _load_br_netfilter() -> None:

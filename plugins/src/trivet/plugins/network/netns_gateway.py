@@ -7,8 +7,7 @@ routing, so networks of two projects may overlap. Guests reach what the node rea
 the node itself, not each other's transits, and not link-local services of the node's own
 cloud. It decides nothing about ports: the firewall stands there.
 
-Names: namespace `<prefix>-gw-<10 hex of the network's id>`, in the bridge `<prefix>g<10 hex>`,
-at the node `<prefix>x<10 hex>`, table `inet <prefix>_nat`.
+Its names are in `gateway_records`; the node's table is `inet <prefix>_nat`.
 """
 
 from __future__ import annotations
@@ -16,19 +15,21 @@ from __future__ import annotations
 import asyncio
 import json
 from ipaddress import ip_interface
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from trivet.contracts.driver import DriverContext, NoConfig, Probe
 from trivet.contracts.errors import DRIVER_FAILED, NOT_FOUND, Fatal, Refused
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.network.drift import Drift
 from trivet.contracts.network.gateway_driver import GatewayLeg
-from trivet.plugins.network import echo, gateway_rules, namespaces
+from trivet.plugins.network import echo, gateway_look, gateway_rules, namespaces
 from trivet.plugins.network.command import attempt, run, succeeds
+from trivet.plugins.network.gateway_inspection import GatewayInspection
+from trivet.plugins.network.gateway_records import LegRecord, LegRecords
+from trivet.plugins.network.link_watch import RulesWatch
 from trivet.plugins.network.netlink import write_sysctl
 from trivet.plugins.network.node_forwarding import NodeForwarding
-from trivet.plugins.network.records import read_record, write_record
 from trivet.plugins.network.transit import Transit, choose
 
 INNER = "net0"
@@ -49,14 +50,6 @@ INNER_SYSCTLS = {
 }
 
 
-class LegRecord(Model):
-    """What is kept of a leg: as asked, its transit, and whether it was made to the end."""
-
-    leg: GatewayLeg
-    transit: int | None
-    made: bool
-
-
 class NetnsGateway:
     """Gateways of the namespace in which the process runs."""
 
@@ -65,9 +58,12 @@ class NetnsGateway:
 
     def __init__(self, context: DriverContext, config: NoConfig) -> None:
         self._prefix = context.prefix
-        self._folder = context.state_dir
+        self._records = LegRecords(context.state_dir, context.prefix)
         self._lock = asyncio.Lock()
         self._node = NodeForwarding(context.state_dir / "forwarding.json", context.prefix)
+        self._table = f"{context.prefix}_nat"
+        self._inspection = GatewayInspection(self._records, self._table, self._node)
+        self._watch = RulesWatch(self._table)
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -83,25 +79,31 @@ class NetnsGateway:
 
     async def open(self) -> None:
         """Bring the node's part in line with the legs that are recorded."""
-        if self._records():
+        self._watch.open()
+        if self._records.all():
             await self._serve_outside()
 
     async def close(self) -> None:
-        """Nothing to let go: gateways stay."""
+        """Listen no more; gateways stay."""
+        self._watch.close()
+
+    async def changed(self) -> None:
+        """Return when rules of ours at the node were deleted."""
+        await self._watch.changed()
 
     def namespace(self, network: ResourceId) -> str:
         """The network namespace of that network's gateway."""
-        return f"{self._prefix}-gw-{network[-10:]}"
+        return self._records.namespace(network)
 
     async def ensure_leg(self, leg: GatewayLeg) -> None:
         """Make the gateway as asked; what is right already is not interrupted."""
         async with self._lock:
-            bridge = f"{self._prefix}br{leg.vni}"
+            bridge = self._records.bridge(leg.vni)
             if not await succeeds("ip", "link", "show", "dev", bridge):
                 raise Refused(NOT_FOUND, f"segment {leg.vni} is not on this node")
             transit = await self._transit(leg)
             index = transit.index if transit else None
-            write_record(self._path(leg.network), LegRecord(leg=leg, transit=index, made=False))
+            self._records.save(LegRecord(leg=leg, transit=index, made=False))
             space = self.namespace(leg.network)
             await namespaces.make(space)
             await namespaces.inside(space, _set_inner_sysctls)
@@ -109,53 +111,41 @@ class NetnsGateway:
             await self._ensure_outer(leg, space, transit)
             await run("ip", "netns", "exec", space, "nft", "-f", "-", stdin=gateway_rules.inner())
             await self._serve_outside()
-            write_record(self._path(leg.network), LegRecord(leg=leg, transit=index, made=True))
+            rules = await self._inspection.inner_rules(space)
+            done = LegRecord(leg=leg, transit=index, made=True, rules=rules)
+            self._records.save(done)
 
     async def remove_leg(self, network: ResourceId) -> None:
         """Remove the gateway; the node's own part goes with the last one."""
         async with self._lock:
             await namespaces.remove(self.namespace(network))
-            for letter in ("g", "x"):
+            for link in (self._records.inward(network), self._records.outward(network)):
                 # Links vanish with the namespace of their other end, but not at once.
-                await attempt("ip", "link", "delete", self._link(letter, network))
-            self._path(network).unlink(missing_ok=True)
+                await attempt("ip", "link", "delete", link)
+            self._records.remove(network)
             await self._serve_outside()
 
     async def legs(self) -> tuple[GatewayLeg, ...]:
-        """The legs that are there, complete, in order of network."""
-        listed = json.loads(await run("ip", "-j", "link", "show") or "[]")
-        links = {link["ifname"] for link in listed}
-        return tuple(
-            r.leg
-            for r in self._records()
-            if r.made
-            and namespaces.exists(self.namespace(r.leg.network))
-            and self._link("g", r.leg.network) in links
-        )
+        """The legs that are there; generation 0 where one is not complete."""
+        return await self._inspection.legs()
+
+    async def drift(self) -> tuple[Drift, ...]:
+        """What is wrong with legs that are complete: links, addresses, routes, rules."""
+        return await self._inspection.drift()
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
         """Whether `address` answers an echo request from the network's gateway."""
         space = self.namespace(network)
         return await namespaces.inside(space, lambda: echo.answers(address, timeout_s))
 
-    def _link(self, letter: str, network: ResourceId) -> str:
-        return f"{self._prefix}{letter}{network[-10:]}"
-
-    def _path(self, network: ResourceId) -> Path:
-        return self._folder / f"leg-{network}.json"
-
-    def _records(self) -> list[LegRecord]:
-        found = (read_record(p, LegRecord) for p in sorted(self._folder.glob("leg-*.json")))
-        return [r for r in found if r is not None]
-
     async def _transit(self, leg: GatewayLeg) -> Transit | None:
         """The transit that the leg has, or one that is free; None for one that has none."""
         if not leg.external:
             return None
-        kept = read_record(self._path(leg.network), LegRecord)
+        kept = self._records.get(leg.network)
         if kept is not None and kept.transit is not None:
             return Transit(kept.transit)
-        taken = {r.transit for r in self._records() if r.transit is not None}
+        taken = {r.transit for r in self._records.all() if r.transit is not None}
         listed = json.loads(await run("ip", "-j", "-4", "route", "show", "table", "all") or "[]")
         busy = [r["dst"] for r in listed if r["dst"][:1].isdigit()]
         transit = choose(leg.network, taken, busy)
@@ -164,7 +154,7 @@ class NetnsGateway:
         return transit
 
     async def _ensure_inner(self, leg: GatewayLeg, space: str, bridge: str) -> None:
-        name = self._link("g", leg.network)
+        name = self._records.inward(leg.network)
         if not await _pair_is_whole(name, space, INNER):
             await attempt("ip", "link", "delete", name)
             peer = ("peer", "name", INNER, "netns", space)
@@ -174,11 +164,13 @@ class NetnsGateway:
         await run("bridge", "link", "set", "dev", name, "learning", "off", "flood", "off")
         await run("bridge", "fdb", "replace", leg.mac, "dev", name, "master", "static")
         setup = f"link set lo up\nlink set {INNER} address {leg.mac} mtu {leg.mtu}\n"
+        # What tells a gateway whose record is lost from somebody else's namespace.
+        setup += f"link set {INNER} alias {leg.network}\n"
         await run("ip", "-n", space, "-batch", "-", stdin=setup + f"link set {INNER} up\n")
         await _set_addresses(space, INNER, leg.addresses)
 
     async def _ensure_outer(self, leg: GatewayLeg, space: str, transit: Transit | None) -> None:
-        name = self._link("x", leg.network)
+        name = self._records.outward(leg.network)
         if transit is None:
             await attempt("ip", "link", "delete", name)
             return
@@ -197,9 +189,9 @@ class NetnsGateway:
 
     async def _serve_outside(self) -> None:
         """The node's rules and forwarding for the legs that are recorded now."""
-        external = [r for r in self._records() if r.transit is not None]
+        external = [r for r in self._records.all() if r.transit is not None]
         if not external:
-            await attempt("nft", "delete", "table", "inet", f"{self._prefix}_nat")
+            await attempt("nft", "delete", "table", "inet", self._table)
             await self._node.turn_back()
             return
         transits = [Transit(r.transit) for r in external if r.transit is not None]
@@ -207,6 +199,7 @@ class NetnsGateway:
         v6 = any(":" in a for r in external for a in r.leg.addresses)
         routed = v6 and bool((await run("ip", "-6", "route", "show", "default")).strip())
         await self._node.turn_on(v6=routed)
+        self._inspection.node_rules = await self._inspection.listed_node_rules()
 
 
 def _set_inner_sysctls() -> None:
@@ -226,15 +219,8 @@ def _nodad(address: str) -> str:
 
 async def _set_addresses(space: str, link: str, wanted: tuple[str, ...]) -> None:
     """Make exactly these the global addresses of a link inside the namespace."""
-    listed: list[dict[str, Any]] = json.loads(
-        await run("ip", "-n", space, "-j", "address", "show", "dev", link) or "[]"
-    )
-    present = {
-        f"{a['local']}/{a['prefixlen']}"
-        for item in listed
-        for a in item.get("addr_info", ())
-        if a["scope"] == "global" or a["local"].startswith("169.254.")
-    }
+    listed = await run("ip", "-n", space, "-j", "address", "show", "dev", link)
+    present = gateway_look.cards(listed)[link].addresses
     asked = {str(ip_interface(a)) for a in wanted}
     commands = [f"address del {a} dev {link}" for a in sorted(present - asked)]
     commands += [f"address replace {a}{_nodad(a)} dev {link}" for a in sorted(asked)]

@@ -50,6 +50,10 @@ class NodeForwarding:
             self._change(V6_FORWARD, "1")
         await self._pass_foreign_firewalls()
 
+    def on(self) -> bool:
+        """Whether the node forwards IPv4 now."""
+        return _read(V4_FORWARD) == "1"
+
     async def turn_back(self) -> None:
         """Give every sysctl its old value, and take our rules out of foreign chains."""
         changed = read_record(self._record, Changed)

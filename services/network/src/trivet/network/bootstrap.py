@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from trivet.contracts.network.alarms import ALARM, RULES
 from trivet.contracts.network.gateway_driver import DhcpDriver, GatewayDriver
 from trivet.contracts.network.network import NETWORK
@@ -29,6 +31,8 @@ async def bootstrap(service: Service) -> None:
     effects = await _effects(service)
     agent = NodeAgent(service, networks, ports, holdings, effects, vteps)
     service.agent("node", agent.run)
+    for driver in effects.watches():
+        service.agent(f"watch {type(driver).__name__}", partial(agent.watch, driver))
     service.controller("networks", NetworkController(service, networks, ports, holdings).run)
     service.controller("ports", PortController(service, ports, holdings).run)
     service.controller("sweep", Sweep(service, holdings).run)

@@ -23,7 +23,8 @@ from trivet.network.domain.segments import Wanted
 @dataclass(frozen=True)
 class Observed:
     """What the drivers see. DHCP servers and remote guests can't be read back in full: `dhcp`
-    and `stations` are what this agent last asked for with success, of what is served still."""
+    and `stations` are what this agent last asked for with success, of what is served still.
+    `drift`: what a closer look found wrong, by the id of the network or port."""
 
     segments: tuple[Segment, ...] = ()
     plugs: tuple[Plug, ...] = ()
@@ -31,6 +32,7 @@ class Observed:
     served: tuple[ResourceId, ...] = ()
     dhcp: Mapping[ResourceId, DhcpNetwork] = field(default_factory=dict)
     stations: Mapping[int, tuple[RemoteStation, ...]] = field(default_factory=dict)
+    drift: Mapping[ResourceId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,9 @@ def ready(
 
 
 def _kept(wanted: Wanted, observed: Observed) -> tuple[Plug, ...]:
-    """The taps that stay: wanted, and on the segment where they are wanted."""
-    places = {(p.device, p.vni) for p in wanted.plugs}
+    """The taps that stay: wanted, and on the segment where they are wanted, or on none (the
+    bridge is gone): there they pass nothing, and a guest may have them open."""
+    places = {place for p in wanted.plugs for place in ((p.device, p.vni), (p.device, 0))}
     return tuple(p for p in observed.plugs if (p.device, p.vni) in places)
 
 
@@ -174,14 +177,24 @@ def _removals(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
 
 def _networks(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
     dhcp = {n: observed.dhcp[n] for n in observed.served if n in observed.dhcp}
+    # A bridge that is made anew has lost its gateway's link.
+    anew = {s.vni for s in wanted.segments} - {s.vni for s in observed.segments if s.network}
     return (
-        *(EnsureSegment(s) for s in wanted.segments if s not in observed.segments),
+        *(
+            EnsureSegment(s)
+            for s in wanted.segments
+            if s not in observed.segments or s.network in observed.drift
+        ),
         *(
             SetStations(vni, stations)
             for vni, stations in sorted(wanted.stations.items())
             if observed.stations.get(vni, ()) != stations
         ),
-        *(EnsureLeg(leg) for leg in wanted.legs if leg not in observed.legs),
+        *(
+            EnsureLeg(leg)
+            for leg in wanted.legs
+            if leg not in observed.legs or leg.network in observed.drift or leg.vni in anew
+        ),
         *(EnsureDhcp(n) for n in wanted.dhcp if dhcp.get(n.network) != n),
     )
 
@@ -195,7 +208,7 @@ def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
         present = there.get(plug.device)
         up = present is not None and present.up and _same_guest(present, plug)
         asked = plug.model_copy(update={"up": up})
-        if present != asked:
+        if present != asked or plug.port in observed.drift:
             actions.append(EnsurePlug(asked))
     return tuple(actions)
 

@@ -4,14 +4,20 @@ The node is one object: everything on it is compared and mended in one pass (`no
 by any change that may concern it, and from time to time anyway. A port passes traffic only
 after the firewall of this node said that it is protected at its generation; until then its tap
 is down, and the port says why. The firewall being away cuts nobody who was protected before.
+
+What is changed behind Trivet's back is found when a driver is told of it, or else at the next
+safety look, which looks closer; it is mended like anything else, and said.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from functools import partial
 
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
+from trivet.contracts.network.drift import Watches
 from trivet.contracts.network.network import Network
 from trivet.contracts.network.port import Port
 from trivet.contracts.network.switch import Plug
@@ -19,8 +25,9 @@ from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
 from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
 from trivet.contracts.security.firewall import Binding
 from trivet.network.domain import segments
+from trivet.network.domain.drift import drifted
 from trivet.network.domain.node_plan import Observed, forgotten, prepare, ready, unlock
-from trivet.network.domain.port_status import Seen, status_after
+from trivet.network.domain.port_status import Seen, network_after, status_after
 from trivet.network.domain.segments import NodeView, Wanted
 from trivet.network.holdings import Holdings
 from trivet.network.node.effects import NodeEffects, Problems
@@ -55,6 +62,10 @@ class NodeAgent:
         self._vteps = vteps
         self._answer: tuple[tuple[Binding, ...], ProtectResponse, float] | None = None
         self._look_s = service.runtime.settings.network.look_s
+        self._settled = Wanted()
+        self._drift: dict[ResourceId, str] = {}
+        self._closely_at = 0.0
+        self._at_work = False
         self._reconciler = Reconciler(
             "network node",
             self._reconcile,
@@ -71,6 +82,14 @@ class NodeAgent:
         """Say where this node's tunnels end, then keep the node as wanted."""
         await self._vteps.say(self._runtime.node, self._runtime.settings.network.vtep)
         await self._reconciler.run()
+
+    async def watch(self, driver: Watches) -> None:
+        """Look closely whenever something changed on the node and it was not by this agent."""
+        while True:
+            await driver.changed()
+            if not self._at_work:
+                self._closely_at = 0.0
+                self._reconciler.wake(THE_NODE)
 
     def wanted(self) -> Wanted:
         """What this node is to carry, as of the copies now."""
@@ -92,11 +111,25 @@ class NodeAgent:
         return await self._effects.gateway.ping(network, address, timeout_s)
 
     async def _reconcile(self, _: str) -> float | None:
+        self._at_work = True
+        try:
+            return await self._look()
+        finally:
+            self._at_work = False
+
+    async def _look(self) -> float | None:
         wanted = self.wanted()
-        before = await self._effects.observe()
+        now = self._runtime.clock.monotonic()
+        closely = now >= self._closely_at
+        if closely:
+            self._closely_at = now + self._look_s
+        before = await self._effects.observe(closely=closely)
         if forgotten(len(self._networks.keys()) + len(self._ports.keys()), before):
             log.warning("the store knows no port, this node has some: nothing is torn down")
             return self._look_s
+        for found in drifted(self._settled, wanted, before):
+            log.warning("%s was changed on this node: %s", found.concerns, found.what)
+            self._drift[found.concerns] = found.what
         problems = await self._effects.apply(prepare(wanted, before))
         after = await self._effects.observe()
         answer = await self._protect(wanted.bindings)
@@ -105,11 +138,18 @@ class NodeAgent:
             problems |= await self._effects.apply(raising)
             after = await self._effects.observe()
         ports_ready = ready(wanted, after, answer.protected)
+        # It is said once it is mended; until then the ports say what is wrong.
+        drift = {} if problems else self._drift
         for plug in wanted.plugs:
-            await self._tell(plug, after, answer, problems, plug.port in ports_ready)
+            up = plug.port in ports_ready
+            await self._tell(plug, after, answer, problems, up, drift.get(plug.port, ""))
+        await self._tell_networks(drift)
         await self._let_go(after)
         waiting = len(ports_ready) < len(wanted.plugs)
-        return SOON_S if problems or waiting else None
+        if problems or waiting:
+            return SOON_S
+        self._settled, self._drift = wanted, {}
+        return None
 
     async def _protect(self, bindings: tuple[Binding, ...]) -> ProtectResponse:
         """What the firewall says of these ports; it is asked when they changed, when one is
@@ -137,7 +177,13 @@ class NodeAgent:
         return ProtectResponse(protected=last, reasons={b.port: reason for b in bindings})
 
     async def _tell(
-        self, plug: Plug, after: Observed, answer: ProtectResponse, problems: Problems, up: bool
+        self,
+        plug: Plug,
+        after: Observed,
+        answer: ProtectResponse,
+        problems: Problems,
+        up: bool,
+        drift: str,
     ) -> None:
         port = self._ports.by_id(plug.port)
         if port is None:
@@ -158,6 +204,7 @@ class NodeAgent:
             ready=up and not broken,
             where="Plugged" if broken else "Protected",
             problem=broken or unprotected,
+            drift=drift,
         )
         now = self._runtime.clock.now()
         key = self._ports.key_of(port)
@@ -168,6 +215,14 @@ class NodeAgent:
             return status_after(current, seen, now)
 
         await self._ports.mutate(key, change)
+
+    async def _tell_networks(self, drift: Mapping[ResourceId, str]) -> None:
+        now, node = self._runtime.clock.now(), self._runtime.node
+        for id_, what in drift.items():
+            network = self._networks.by_id(id_)
+            if network is not None:
+                told = partial(network_after, node=node, drift=what, now=now)
+                await self._networks.mutate(self._networks.key_of(network), told)
 
     async def _let_go(self, after: Observed) -> None:
         """Ports that are being deleted end here, once their tap is proven gone."""

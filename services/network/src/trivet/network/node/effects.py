@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
+from trivet.contracts.network.drift import Watches
 from trivet.contracts.network.gateway_driver import DhcpDriver, DhcpNetwork, GatewayDriver
 from trivet.contracts.network.switch import RemoteStation, Switch
 from trivet.network.domain.node_plan import (
@@ -42,8 +43,8 @@ class NodeEffects:
         self._asked_dhcp: dict[ResourceId, DhcpNetwork] = {}
         self._asked_stations: dict[int, tuple[RemoteStation, ...]] = {}
 
-    async def observe(self) -> Observed:
-        """What is on the node now."""
+    async def observe(self, *, closely: bool = False) -> Observed:
+        """What is on the node now; `closely`: with what only a closer look shows."""
         state = await self.switch.state()
         return Observed(
             segments=state.segments,
@@ -52,7 +53,20 @@ class NodeEffects:
             served=await self.dhcp.served(),
             dhcp=dict(self._asked_dhcp),
             stations=dict(self._asked_stations),
+            drift=await self._drift() if closely else {},
         )
+
+    async def _drift(self) -> dict[ResourceId, str]:
+        found: dict[ResourceId, list[str]] = {}
+        for drift in (*await self.switch.drift(), *await self.gateway.drift()):
+            found.setdefault(drift.concerns, []).append(drift.what)
+        # Entries of tables are not read back: they are put in again.
+        self._asked_stations.clear()
+        return {concerns: "; ".join(what) for concerns, what in found.items()}
+
+    def watches(self) -> tuple[Watches, ...]:
+        """The drivers that are told of changes."""
+        return tuple(d for d in (self.switch, self.gateway, self.dhcp) if isinstance(d, Watches))
 
     async def apply(self, actions: Iterable[Action]) -> Problems:
         """Do all of them, in order; what failed, by what it concerns."""
