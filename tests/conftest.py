@@ -1,8 +1,11 @@
 """What this run may do: tests of the real engines need root, long campaigns are asked for."""
 
 import os
+from collections.abc import Callable
 
 import pytest
+
+TOLD = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,3 +27,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def tell_at_the_end(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Print a text under the results of the run."""
+    return pytestconfig.stash.setdefault(TOLD, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for text in config.stash.get(TOLD, []):
+        terminalreporter.write_line(f"\n{text}")

@@ -16,11 +16,13 @@ from typing import Any, Self, TypeVar
 
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.model import Model
+from trivet.runtime.bus import Bus
 from trivet.runtime.call import Client, EndpointHandler, answer
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.service import Runtime, Service
 from trivet.runtime.settings import Settings
+from trivet.runtime.store import Store
 from trivet.testing.memory_bus import MemoryBroker, MemoryBus
 from trivet.testing.memory_store import MemoryStore
 
@@ -64,7 +66,7 @@ class Harness:
         )
         self._plugins = plugins
         self._running: dict[tuple[str, str], Running] = {}
-        self._bus = MemoryBus(self.broker)
+        self._bus: Bus = MemoryBus(self.broker)
         self.client = Client(self._bus, "test")
 
     async def __aenter__(self) -> Self:
@@ -84,19 +86,24 @@ class Harness:
         """A service's bucket, to look into or to make fail."""
         return MemoryStore(self.broker, service)
 
+    async def _connect(self, service: str) -> tuple[Bus, Store]:
+        """A connection of a service that starts, and its bucket."""
+        bus = MemoryBus(self.broker)
+        return bus, MemoryStore(bus, service)
+
     async def start(self, name: str, bootstrap: Bootstrap, node: str = "n1") -> Service:
         """Start a service on a node, and wait until it answers."""
         settings = self.settings.model_copy(update={"node": node})
         plugins = Plugins()
         for number, plugin in enumerate(self._plugins):
             plugins.register(plugin, f"test-{number}")
-        bus = MemoryBus(self.broker)
+        bus, store = await self._connect(name)
         runtime = Runtime(
             service=name,
             node=node,
             settings=settings,
             bus=bus,
-            store=MemoryStore(bus, name),
+            store=store,
             client=Client(bus, name),
             clock=SystemClock(),
             plugins=plugins,
