@@ -18,7 +18,14 @@ from trivet.compute.domain import actions as do
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.node_plan import RULES, plan
 from trivet.compute.domain.situation import Plan, Seen
-from trivet.compute.domain.vm_status import RESTART_LAST_S, restart_delay_s
+from trivet.compute.domain.vm_status import (
+    RESTART_LAST_S,
+    RESUME_LAST_S,
+    RESUMES_FORGOTTEN_S,
+    restart_delay_s,
+    resume_delay_s,
+    resumes_in_a_row,
+)
 from trivet.contracts.compute.hypervisor import DomainState
 from trivet.contracts.compute.vm import (
     DiskRequest,
@@ -167,7 +174,7 @@ TABLE: list[tuple[str, Vm, Seen]] = [
     (
         "disk-error-wait",
         make_vm(epoch=1, power=P),
-        Seen(make_domain(P, reason="io_error"), resumed_at=NOW),
+        Seen(make_domain(P, reason="io_error"), resumed_at=NOW, resumes=1),
     ),
     ("disk-error-prepare", make_vm(epoch=1, power=P), Seen(make_domain(P, reason="io_error"))),
     (
@@ -299,7 +306,7 @@ class Node:
                 self.power(P, "user")
             case do.Resume():
                 self.power(R, "booted")
-                self.seen = replace(self.seen, resumed_at=self.now)
+                self.seen = replace(self.seen, resumed_at=self.now, resumes=1)
             case do.Undefine():
                 self.domain = None
             case do.Detach():
@@ -458,3 +465,16 @@ def test_a_guest_that_finds_no_space_waits_and_says_which_remedy() -> None:
     assert plan(make_vm(epoch=1, power=P), seen, NOW).actions == (
         do.Wait("disk root: pool p is full", "PoolFull"),
     )
+
+
+def test_a_disk_that_fails_again_is_tried_soon_and_then_seldom():
+    delays = [resume_delay_s(n) for n in range(30)]
+    assert delays[:2] == [0.0, 0.25]
+    assert delays == sorted(delays)
+    assert delays[-1] == RESUME_LAST_S
+
+
+def test_tries_count_in_a_row_until_the_guest_has_run_for_a_while():
+    assert resumes_in_a_row(0, None, NOW) == 1
+    assert resumes_in_a_row(3, NOW - timedelta(seconds=10), NOW) == 4
+    assert resumes_in_a_row(3, NOW - timedelta(seconds=RESUMES_FORGOTTEN_S + 1), NOW) == 1

@@ -38,12 +38,11 @@ from trivet.compute.domain.actions import (
 )
 from trivet.compute.domain.live_rules import LIVE_RULES
 from trivet.compute.domain.situation import ASK_EVERY_S, Plan, Rule, Seen, Situation
-from trivet.compute.domain.vm_status import shows
+from trivet.compute.domain.vm_status import resume_delay_s, shows
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
 
 DEFAULT_GRACE_S = 60
 WAIT_FOR_PARTS_S = 1.0
-IO_ERROR_EVERY_S = 10.0
 
 
 def _record(s: Situation) -> tuple[Action, ...]:
@@ -246,10 +245,10 @@ RULES: tuple[Rule, ...] = (
         lambda s: (
             s.wanted is _RUN
             and s.disk_failed
-            and s.seconds_until(s.seen.resumed_at, IO_ERROR_EVERY_S) > 0
+            and s.seconds_until(s.seen.resumed_at, resume_delay_s(s.seen.resumes)) > 0
         ),
         lambda s: (Wait("a disk fails: it is let run on when the disk answers again"),),
-        lambda s: s.seconds_until(s.seen.resumed_at, IO_ERROR_EVERY_S),
+        lambda s: s.seconds_until(s.seen.resumed_at, resume_delay_s(s.seen.resumes)),
     ),
     Rule(
         "disk-error-prepare",

@@ -26,9 +26,9 @@ class Seen:
     `unreachable` says why the hypervisor did not answer; then `domain` says nothing. Else
     `domain` None means that there positively is none. `detached`: known to hold no disk.
     `prepared` is what a `Prepare` of this very pass found; `asked_at` when the guest was last
-    asked to go off, `resumed_at` when one with a disk error was last let run on, `asked_off`
-    when the guest was last asked to let go of a device. `can_plug`: this hypervisor changes the
-    hardware of running guests.
+    asked to go off, `resumed_at` when one with a disk error was last let run on, `resumes` how
+    often in a row, `asked_off` when the guest was last asked to let go of a device. `can_plug`:
+    this hypervisor changes the hardware of running guests.
     """
 
     domain: DomainState | None = None
@@ -38,6 +38,7 @@ class Seen:
     prepared: Preparation | None = None
     asked_at: datetime | None = None
     resumed_at: datetime | None = None
+    resumes: int = 0
     asked_off: Mapping[str, datetime] = field(default_factory=dict)
     can_plug: bool = False
 

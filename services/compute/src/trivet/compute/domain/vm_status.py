@@ -12,6 +12,9 @@ from trivet.contracts.resource import Condition, Phase
 STEADY_S = 120.0
 """A run of that length counts as a start that went well."""
 
+RESUME_FIRST_S = 0.25
+RESUME_LAST_S = 10.0
+RESUMES_FORGOTTEN_S = 3 * RESUME_LAST_S
 RESTART_FIRST_S = 1.0
 RESTART_LAST_S = 300.0
 
@@ -57,6 +60,18 @@ def _end_of_run(vm: Vm, reason: str, now: datetime) -> dict[str, object]:
     crashes = status.crashes + 1 if lived_s < STEADY_S else 1
     wait = timedelta(seconds=restart_delay_s(crashes))
     return {"crashes": crashes, "restart_at": now + wait}
+
+
+def resume_delay_s(resumes: int) -> float:
+    """How long a VM whose disk failed again after `resumes` tries in a row waits for the next.
+    QEMU connects to a disk that came back while a request fails, so the second try is soon."""
+    return min(RESUME_FIRST_S * 2.0 ** min(resumes - 1, 16), RESUME_LAST_S) if resumes else 0.0
+
+
+def resumes_in_a_row(resumes: int, last: datetime | None, now: datetime) -> int:
+    """The number of the try that is made now, the one before having been at `last`."""
+    fresh = last is None or (now - last).total_seconds() > RESUMES_FORGOTTEN_S
+    return 1 if fresh else resumes + 1
 
 
 def restart_delay_s(crashes: int) -> float:

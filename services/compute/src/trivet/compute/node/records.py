@@ -25,6 +25,7 @@ class Memory:
     detached: bool = False
     asked_at: datetime | None = None
     resumed_at: datetime | None = None
+    resumes: int = 0
     forced: bool = False
     asked_off: dict[str, datetime] = field(default_factory=dict)
 

@@ -131,6 +131,7 @@ class VmAgent:
             detached=memory.detached,
             asked_at=memory.asked_at,
             resumed_at=memory.resumed_at,
+            resumes=memory.resumes,
             asked_off=memory.asked_off,
             can_plug=self._effects.can_plug,
         )

@@ -80,7 +80,9 @@ class VmEffects:
             case do.Suspend():
                 act = Act.SUSPEND
             case _:
-                act, memory.resumed_at = Act.RESUME, now
+                act = Act.RESUME
+                memory.resumes = vm_status.resumes_in_a_row(memory.resumes, memory.resumed_at, now)
+                memory.resumed_at = now
         try:
             await self._hypervisor.act(vm.meta.id, act)
         except Refused as error:
