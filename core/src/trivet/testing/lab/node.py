@@ -36,6 +36,7 @@ from trivet.testing.lab.schedule import Part
 ValueT = TypeVar("ValueT")
 
 LOOK_S = 0.1
+PATIENCE_S = 120.0
 MEMORY_MIB = 128
 
 
@@ -120,7 +121,7 @@ class LabNode:
 
     # --- guests through the API --------------------------------------------------------------
 
-    def create(self, name: str, seconds: float = 30) -> Vm:
+    def create(self, name: str, seconds: float = PATIENCE_S) -> Vm:
         """Ask for a guest; one of that name from an attempt whose answer was lost is it."""
         spec = {
             "image": "tiny",
@@ -139,7 +140,7 @@ class LabNode:
 
         return self.patiently(ask, seconds)
 
-    def vm(self, name: str, seconds: float = 30) -> Vm | None:
+    def vm(self, name: str, seconds: float = PATIENCE_S) -> Vm | None:
         """The VM as the API tells it; None: there is none."""
 
         def ask(client: Client) -> Vm | None:
@@ -184,7 +185,7 @@ class LabNode:
 
     def volume_id(self, name: str) -> str:
         """The id of a volume."""
-        return str(self.patiently(lambda c: c.volumes.get(name), 30).meta.id)
+        return str(self.patiently(lambda c: c.volumes.get(name), PATIENCE_S).meta.id)
 
     def answers(self, address: str) -> bool:
         """Whether an address answers a ping from the gateway's namespace."""
