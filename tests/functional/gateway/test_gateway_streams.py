@@ -14,6 +14,7 @@ import websockets
 
 from trivet.contracts.compute.endpoints.console_join import ENDPOINT as JOIN
 from trivet.contracts.compute.endpoints.vm_console import ENDPOINT as CONSOLE
+from trivet.contracts.compute.endpoints.vm_screenshot import ENDPOINT as SCREENSHOT
 from trivet.contracts.errors import CONFLICT, Refused
 from trivet.contracts.stream import StreamTicket
 from trivet.gateway.openapi import document
@@ -39,6 +40,7 @@ async def node(site: Any, folder: Path, opens: Opened = echoes) -> AsyncIterator
         return server.ticket(opens, 5)
 
     await site.cloud.serve(CONSOLE, give)
+    await site.cloud.serve(SCREENSHOT, give)
     await site.cloud.serve(JOIN, give)
     while not (folder / "s.sock").exists():  # noqa: ASYNC110 - it has no other way to say so
         await asyncio.sleep(0.005)
@@ -185,6 +187,32 @@ async def test_a_plain_request_is_told_to_upgrade(served: Any, tmp_path: Path) -
         reply = await http.get(f"http://{address}{PATH}")
         assert (reply.status_code, reply.json()["code"]) == (426, "request.upgrade_required")
         assert reply.headers["Upgrade"] == "websocket"
+
+
+async def test_a_stream_as_a_body_is_whole_and_bounded(served: Any, tmp_path: Path) -> None:
+    data = b"\x89PNG" + bytes(100_000)
+
+    async def tells() -> Pump:
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(data)
+            await writer.drain()
+
+        return pump
+
+    path, token = "/v1/projects/red/vms/web/screenshot", {"Authorization": "Bearer alice"}
+    for bound, status in ((100_004, 200), (100_003, 500)):
+        async with (
+            served(download_bytes=bound) as (site, address, _),
+            node(site, tmp_path, tells),
+            httpx.AsyncClient(base_url=f"http://{address}") as http,
+        ):
+            reply = await http.get(path, headers=token)
+            assert reply.status_code == status
+            assert (await http.get(path)).status_code == 401
+            if status == 200:
+                assert reply.content == data
+                assert reply.headers["Content-Type"] == "image/png"
+        (tmp_path / "s.sock").unlink()
 
 
 def test_the_document_says_what_it_is() -> None:

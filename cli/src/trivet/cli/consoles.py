@@ -1,4 +1,5 @@
-"""`trivet vm console`: a guest's serial console in this terminal, or in a script's pipes.
+"""`trivet vm console`: a guest's serial console in this terminal, or in a script's pipes; and
+`trivet vm screenshot`.
 
 In a terminal every key goes to the guest, and Ctrl-] leaves. From a pipe, what is read goes to
 the guest; at its end the command shows what still comes until the guest is quiet, so that
@@ -16,6 +17,7 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
@@ -23,6 +25,7 @@ import typer
 from trivet.cli.session import Project, connected, in_project
 from trivet.client.client import build_request
 from trivet.contracts.compute.endpoints.vm_console import ENDPOINT as CONSOLE
+from trivet.contracts.compute.endpoints.vm_screenshot import ENDPOINT as SCREENSHOT
 from trivet.contracts.errors import TrivetError
 
 if TYPE_CHECKING:
@@ -57,6 +60,27 @@ def console(
                 )
             if terminal:
                 print("\nthe console has ended" if ended else "\nleft", file=sys.stderr)
+
+
+@app.command("screenshot")
+def screenshot(
+    name: Name,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is standard output.")
+    ],
+    project: Project = None,
+) -> None:
+    """Take a picture of what a VM's screen shows (PNG)."""
+    with connected() as client:
+        request: Any = build_request(SCREENSHOT, name, in_project(project), client.project)
+        picture = client.download(SCREENSHOT, request)
+    if str(file) == "-":
+        sys.stdout.buffer.write(picture)
+        return
+    try:
+        file.write_bytes(picture)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} can't be written: {error.strerror}") from error
 
 
 class Session:

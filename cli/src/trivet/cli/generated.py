@@ -82,7 +82,9 @@ def make_command(endpoint: Endpoint[Any, Any], siblings: Endpoints) -> Callable[
     if issubclass(endpoint.request, ListRequest):
         return _list_command(endpoint)
     parameters = [*_place(endpoint)]
-    options = field_options(endpoint.request, _NOT_OPTIONS | {"kind", "meta", "spec", "labels"})
+    whole = issubclass(endpoint.request, (CreateRequest, EditRequest))
+    parts = frozenset({"kind", "meta", "spec", "labels"}) if whole else frozenset[str]()
+    options = field_options(endpoint.request, _NOT_OPTIONS | parts)
     composite: Composite | None = None
     spec: tuple[FieldOption, ...] = ()
     if issubclass(endpoint.request, (CreateRequest, EditRequest)):

@@ -1,8 +1,8 @@
-"""A pretended guest's serial line: a shell that echoes what is typed and knows `echo`.
+"""A pretended guest's serial line, a shell that echoes what is typed and knows `echo`; its screen.
 
-It is at an abstract unix socket, so that no path is too long and nothing is left behind. As with
-QEMU one client is served at a time; a second one is turned away at once, where QEMU would let it
-wait for ever.
+They are at abstract unix sockets, so that no path is too long and nothing is left behind. As with
+QEMU the line serves one client at a time; a second one is turned away at once, where QEMU would
+let it wait for ever. The screen speaks as much RFB as a viewer needs to begin.
 """
 
 from __future__ import annotations
@@ -10,9 +10,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import struct
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 PROMPT = b"~ # "
+
+
+def _listening(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(8)
+    listener.setblocking(False)
+    return listener
 
 
 class FakeLine:
@@ -23,11 +34,7 @@ class FakeLine:
         self._show = show
         self._client: asyncio.StreamWriter | None = None
         self._typed = b""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self.path)
-        listener.listen(8)
-        listener.setblocking(False)
-        self._listener = listener
+        self._listener = _listening(self.path)
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     def write(self, data: bytes) -> None:
@@ -69,3 +76,60 @@ class FakeLine:
             words = line.removeprefix(b"echo ")
             answer = words + b"\r\n" if words != line else b""
             self.write(answer + PROMPT)
+
+
+class FakeScreen:
+    """The screen of one run of a guest: 64 by 48, for any number of viewers."""
+
+    SIZE = (64, 48)
+
+    def __init__(self) -> None:
+        self.path = f"\0trivet-fake-{secrets.token_hex(8)}"
+        self._listener = _listening(self.path)
+        self._viewers: set[asyncio.StreamWriter] = set()
+        self._tasks = {asyncio.get_running_loop().create_task(self._serve())}
+
+    def close(self) -> None:
+        """The guest is gone, and all who looked at it see that."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._listener.close()
+        for viewer in self._viewers:
+            viewer.close()
+
+    def picture(self) -> bytes:
+        """What it shows, as PNG: nothing but black."""
+        width, height = self.SIZE
+        head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+        rows = zlib.compress(bytes((1 + width) * height))
+        chunks = ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d))
+            for k, d in chunks
+        )
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connected, _ = await loop.sock_accept(self._listener)
+            reader, writer = await asyncio.open_unix_connection(sock=connected)
+            self._viewers.add(writer)
+            task = loop.create_task(self._view(reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _view(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            writer.write(b"RFB 003.008\n")
+            await reader.readexactly(12)
+            writer.write(b"\x01\x01")
+            await reader.readexactly(1)
+            writer.write(bytes(4))
+            await reader.readexactly(1)
+            width, height = self.SIZE
+            writer.write(
+                struct.pack(">HH", width, height) + bytes(16) + struct.pack(">I4s", 4, b"fake")
+            )
+            await reader.read()
+        writer.close()
+        self._viewers.discard(writer)

@@ -41,7 +41,7 @@ from trivet.contracts.errors import (
 )
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import GIB, MIB, Model, ResourceId
-from trivet.testing.fakes.guest_console import FakeLine
+from trivet.testing.fakes.guest_console import FakeLine, FakeScreen
 
 
 class FakeHypervisorConfig(Model):
@@ -74,6 +74,7 @@ class FakeDomain:
     console: bytes = b""
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
     line: FakeLine | None = field(default=None, repr=False)
+    screen: FakeScreen | None = field(default=None, repr=False)
 
     def show(self, data: bytes) -> None:
         """The console shows something, to the log and to whoever looks."""
@@ -97,7 +98,9 @@ class FakeDomain:
         self.forget_clock()
         if self.line is not None:
             self.line.close()
-        self.line = None
+        if self.screen is not None:
+            self.screen.close()
+        self.line, self.screen = None, None
         self.running, self.ready = None, False
         self.power, self.reason = Power.STOPPED, reason
 
@@ -316,6 +319,22 @@ class FakeHypervisor:
         if domain.running is None:
             raise Refused(CONFLICT, f"{id_} does not run: nothing can be plugged")
         return domain, domain.running
+
+    async def screen_path(self, id_: ResourceId) -> str:
+        """The socket of the pretended guest's screen."""
+        return self._screen(id_).path
+
+    async def screenshot(self, id_: ResourceId) -> bytes:
+        """What the pretended guest's screen shows."""
+        return self._screen(id_).picture()
+
+    def _screen(self, id_: ResourceId) -> FakeScreen:
+        domain = self._find(id_)
+        if domain.running is None:
+            raise Refused(CONFLICT, f"{id_} does not run: it has no screen")
+        if domain.screen is None:
+            domain.screen = FakeScreen()
+        return domain.screen
 
     def hear(self, event: DomainEvent) -> None:
         """Called by the host; tells the listeners from the event loop, as the real one does."""

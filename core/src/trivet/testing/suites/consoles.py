@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 
 import pytest
 
+from trivet.contracts.compute.console import Screens
 from trivet.contracts.compute.hypervisor import Act
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
@@ -64,3 +66,36 @@ class ConsoleSuite:
         await bench.driver.act(spec.id, Act.DESTROY)
         with pytest.raises(Refused):
             await bench.driver.console_path(spec.id)
+
+    async def test_a_screen_is_shared_and_photographed(self, bench: HypervisorBench) -> None:
+        """Two viewers at once see a screen of one size, and a picture of it is as large."""
+        driver, spec = bench.driver, bench.spec()
+        assert isinstance(driver, Screens)
+        await boot(bench, spec)
+        path = await driver.screen_path(spec.id)
+        async with asyncio.timeout(bench.patience_s):
+            first, second = await _viewer(path), await _viewer(path)
+            picture = await driver.screenshot(spec.id)
+        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        assert first[0] == second[0] == struct.unpack(">II", picture[16:24])
+        for _, writer in (first, second):
+            writer.close()
+            await writer.wait_closed()
+        await driver.act(spec.id, Act.DESTROY)
+        for ask in (driver.screen_path, driver.screenshot):
+            with pytest.raises(Refused):
+                await ask(spec.id)
+
+
+async def _viewer(path: str) -> tuple[tuple[int, int], asyncio.StreamWriter]:
+    """Begin to view: the width and height that the screen says it has."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    assert await reader.readexactly(12) == b"RFB 003.008\n"
+    writer.write(b"RFB 003.008\n")
+    count = (await reader.readexactly(1))[0]
+    assert 1 in await reader.readexactly(count), "it asks for a password"
+    writer.write(b"\x01")
+    assert await reader.readexactly(4) == bytes(4)
+    writer.write(b"\x01")
+    width, height = struct.unpack(">HH", await reader.readexactly(4))
+    return (width, height), writer

@@ -37,6 +37,7 @@ from trivet.plugins.compute import (
     inventory,
     libvirt_domains,
     libvirt_live,
+    libvirt_screen,
     libvirt_xml,
 )
 from trivet.plugins.compute.console_watch import ConsoleLog
@@ -145,6 +146,7 @@ class LibvirtHypervisor:
         (self._config.guest_logs / said).unlink(missing_ok=True)
         libvirt_xml.nvram_file(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.console_socket(self._host, id_).unlink(missing_ok=True)
+        libvirt_xml.screen_socket(self._host, id_).unlink(missing_ok=True)
         self._logs.pop(id_, None)
         self._ids.pop(libvirt_xml.domain_uuid(id_), None)
 
@@ -193,6 +195,19 @@ class LibvirtHypervisor:
     async def scale(self, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
         """Give the running guest more processors and memory."""
         await self._connection.run(lambda c: libvirt_live.scale(c, id_, vcpus, memory_mib))
+
+    async def screen_path(self, id_: ResourceId) -> str:
+        """The unix socket of the screen. `Refused` if the domain does not run."""
+        active = await self._connection.run(lambda c: libvirt_domains.find(c, id_).isActive())
+        if not active:
+            raise Refused(CONFLICT, f"{id_} does not run: it has no screen")
+        return str(libvirt_xml.screen_socket(self._host, id_))
+
+    async def screenshot(self, id_: ResourceId) -> bytes:
+        """What the screen shows, as PNG. `Refused` if the domain does not run."""
+        return await self._connection.run(
+            lambda c: libvirt_screen.screenshot(c, libvirt_domains.find(c, id_), id_)
+        )
 
     @property
     def _host(self) -> libvirt_xml.HostFacts:

@@ -22,6 +22,7 @@ from trivet.contracts.compute.node import Accel
 from trivet.contracts.compute.vm import CpuTuning
 from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute import libvirt_screen
 from trivet.plugins.compute.libvirt_device_xml import disk_element, leaf, letters, nic_element
 
 NAMESPACE = "urn:trivet:domain:1"
@@ -67,6 +68,11 @@ def domain_name(facts: HostFacts, id_: ResourceId) -> str:
 def console_socket(facts: HostFacts, id_: ResourceId) -> Path:
     """The unix socket of a domain's serial console. Raises `Refused` for an unsafe id."""
     return facts.console_dir / f"{_safe(id_)}.sock"
+
+
+def screen_socket(facts: HostFacts, id_: ResourceId) -> Path:
+    """The unix socket of a domain's screen (VNC)."""
+    return facts.console_dir / f"{_safe(id_)}.vnc"
 
 
 def console_log(facts: HostFacts, id_: ResourceId) -> Path:
@@ -197,7 +203,7 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     leaf(devices, "emulator", facts.emulator)
     ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     # Disks and cards take a root port each; some are left for what is plugged in later.
-    ports = len(spec.disks) + len(spec.nics) + SPARE_ROOT_PORTS
+    ports = len(spec.disks) + len(spec.nics) + libvirt_screen.ROOT_PORTS + SPARE_ROOT_PORTS
     for index in range(1, ports + 1):
         ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     ET.SubElement(devices, "controller", type="usb", model="none")
@@ -207,6 +213,7 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     for nic in spec.nics:
         devices.append(nic_element(nic))
     _console(devices, spec.id, facts)
+    libvirt_screen.add_screen(devices, screen_socket(facts, spec.id))
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     rng = ET.SubElement(devices, "rng", model="virtio")
