@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from trivet.contracts.driver import DriverContext, NoConfig
-from trivet.contracts.errors import NOT_SUPPORTED, Refused, TrivetError
+from trivet.contracts.errors import NOT_SUPPORTED, Refused, Retry, TrivetError
 from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
 from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, PoolOnNode
 from trivet.contracts.storage.pool import PoolMember
-from trivet.plugins.storage import nbdkit, qsd
+from trivet.plugins.storage import nbdkit, qsd, snapshot_file
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import daemons
+from trivet.plugins.storage.replica_file import clone
 from trivet.storage.domain.pools import is_full
-from trivet.testing.suites.volume_engine import SIZE, A, B, VolumeEngineSuite, attach, make
+from trivet.testing.suites.volume_engine import SIZE, A, B, S, VolumeEngineSuite, attach, make
+
+WRITER = """
+import itertools, socket, struct, sys
+
+def dial(path, export):
+    disk = socket.socket(socket.AF_UNIX)
+    disk.connect(path)
+    disk.recv(18)
+    disk.sendall(struct.pack(">I", 3))  # fixed newstyle, no zeroes
+    name = export.encode()
+    go = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+    disk.sendall(b"IHAVEOPT" + struct.pack(">II", 7, len(go)) + go)
+    while True:
+        _, _, kind, length = struct.unpack(">QIII", disk.recv(20, socket.MSG_WAITALL))
+        disk.recv(length, socket.MSG_WAITALL)
+        if kind == 1:
+            return disk
+
+def write(disk, data):
+    disk.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 1, 0, 0, len(data)) + data)
+    assert disk.recv(16, socket.MSG_WAITALL)[4:8] == bytes(4)
+
+disks = [dial(*address.split()) for address in sys.argv[1:]]
+for n in itertools.count(1):
+    for disk in disks:
+        write(disk, n.to_bytes(8, "big").ljust(512, b"-"))
+"""
+"""Numbers its writes: each into the first disk, then into the second, once that is answered."""
 
 pytestmark = pytest.mark.root
 
@@ -89,6 +121,8 @@ class RealBench:
         """Remove all, by the engine's own means, and see that nothing is left."""
         for attached in await self.engine.attached():
             await self.engine.detach(attached.volume)
+        for kept in await self.engine.snapshots():
+            await self.engine.drop(kept.snapshot)
         for record in await self.engine.replicas():
             await self.engine.end_serving(record.volume, 10**6)
             await self.engine.remove(record.volume)
@@ -133,6 +167,58 @@ class TestQemuBlockEngine(VolumeEngineSuite):
         for wrong in (f"{A}.e4", f"{A}.e6", "", str(A)):
             with pytest.raises(OSError):  # noqa: PT011
                 command("nbdinfo", uri(served.socket, wrong))
+
+    async def test_volumes_are_cut_at_one_point(self, bench: RealBench) -> None:
+        """A writer that numbers its writes, first into A then into B: in no snapshot may B have
+        a number that A does not have."""
+        for volume in (A, B):
+            await make(bench, volume)
+        one, two = await attach(bench, A, 1), await attach(bench, B, 1)
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, f"{one.socket} {one.export}", f"{two.socket} {two.export}"
+        )
+        try:
+            seen = set()
+            for n in range(8):
+                snapshot = ResourceId(f"snapshot-{n:016x}")
+                await bench.engine.take(snapshot, (A, B))
+                folder = bench.context.state_dir / "pools" / bench.pool.id / "snapshots"
+                files = [folder / f"{snapshot}.{v}.raw" for v in (A, B)]
+                first, second = (int.from_bytes(f.read_bytes()[:8], "big") for f in files)
+                assert first - 1 <= second <= first
+                seen.add(first)
+                await asyncio.sleep(0.05)
+        finally:
+            writer.kill()
+            await writer.wait()
+        assert len(seen) > 4, "the writer went on between the snapshots"
+
+    async def test_servers_run_on_when_an_engine_died_while_they_were_stopped(
+        self, bench: RealBench
+    ) -> None:
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        for daemon in daemons(nbdkit.PROGRAM, bench.context.run_dir):
+            os.kill(daemon.pid, signal.SIGSTOP)
+        await bench.reopen()
+        await bench.write(attached, 0, b"\x05" * 4096)
+
+    async def test_a_snapshot_that_takes_too_long_is_none_and_stops_nobody(
+        self, bench: RealBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        monkeypatch.setattr(snapshot_file, "FREEZE_S", 0.05)
+
+        def slow(source: int, target: int) -> bool:
+            time.sleep(0.3)
+            return clone(source, target)
+
+        monkeypatch.setattr(snapshot_file, "clone", slow)
+        with pytest.raises(Retry):
+            await bench.engine.take(S, (A,))
+        assert await bench.engine.snapshots() == ()
+        await bench.write(attached, 0, b"\x05" * 4096)
 
     async def test_discard_gives_space_back(self, bench: RealBench) -> None:
         await make(bench, A)
@@ -193,7 +279,11 @@ class TestQemuBlockEngine(VolumeEngineSuite):
             bench.io(attached, "write -P 7 0 128M", "flush")
         assert is_full(await bench.engine.open_pool(bench.pool))
         ballast.unlink()
-        assert not is_full(await bench.engine.open_pool(bench.pool))
+        command("sync", "-f", str(ballast.parent))  # XFS gives space back in the background
+        for _ in range(500):
+            if not is_full(await bench.engine.open_pool(bench.pool)):
+                break
+            await asyncio.sleep(0.01)
         bench.io(attached, "write -P 7 0 128M", "flush")
         assert "Pattern verification" not in bench.io(attached, "read -P 7 0 128M")
 

@@ -11,7 +11,7 @@ that name a volume cost the same however many others there are.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
@@ -30,7 +30,8 @@ class PoolOnNode(Model):
 
 class ReplicaSpec(Model):
     """A replica to be kept in a pool of this node. `source` is the volume whose replica in
-    the same pool it begins as a copy of (`linked`: sharing blocks, where the pool can)."""
+    the same pool it begins as a copy of, as it was in `snapshot` if that is set (`linked`: sharing
+    blocks, where the pool can, which a preallocated one never does)."""
 
     volume: ResourceId
     pool: ResourceId
@@ -38,6 +39,7 @@ class ReplicaSpec(Model):
     generation: int
     thin: bool = True
     source: ResourceId | None = None
+    snapshot: ResourceId | None = None
     linked: bool = True
 
 
@@ -150,6 +152,47 @@ class VolumeEngine(Driver, Protocol):
 
     async def limit(self, volume: ResourceId, qos: Qos) -> None:
         """Bound what an attached volume takes from now on; not attached: nothing to do."""
+        ...
+
+
+class SnapshotRecord(Model):
+    """A volume in a snapshot, as found on the node."""
+
+    snapshot: ResourceId
+    volume: ResourceId
+    pool: ResourceId
+    size_bytes: int
+    used_bytes: int = 0
+    complete: bool = True
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What an engine that can take snapshots has besides. All acts are idempotent."""
+
+    async def take(
+        self, snapshot: ResourceId, volumes: tuple[ResourceId, ...]
+    ) -> tuple[SnapshotRecord, ...]:
+        """Keep the replicas of these volumes as they are at one point: what any of them was told
+        to be written before it is in, nothing that began after it. Writers wait meanwhile, for
+        a second or so at most; where that is not enough nothing is kept, and `Retry` is raised.
+        Taken already: nothing to do. `Refused(NOT_SUPPORTED)` where the pool shares no blocks.
+        """
+        ...
+
+    async def snapshots(self, snapshot: ResourceId | None = None) -> tuple[SnapshotRecord, ...]:
+        """All that is kept here, or of that one; `complete` false: it was cut while taken."""
+        ...
+
+    async def drop(self, snapshot: ResourceId) -> None:
+        """Remove a snapshot with all its volumes; what was made from it stays."""
+        ...
+
+    async def revert(
+        self, volume: ResourceId, snapshot: ResourceId, generation: int
+    ) -> ReplicaRecord:
+        """Give a replica that is not served (else `Refused(IN_USE)`) the content of a snapshot
+        of it; its size stays."""
         ...
 
 

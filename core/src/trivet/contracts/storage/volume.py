@@ -40,10 +40,18 @@ class Qos(Model):
 
 
 class VolumeSource(Model):
-    """The volume (same project) whose content a new one begins with."""
+    """What a new volume begins as (same project): a volume as it is now, or as it was in a
+    snapshot (`volume` then says which of the snapshot's, where it has several)."""
 
-    volume: Name
+    volume: Name | None = None
+    snapshot: Name | None = None
     mode: CloneMode = CloneMode.LINKED
+
+    @model_validator(mode="after")
+    def _coherent(self) -> VolumeSource:
+        if self.volume is None and self.snapshot is None:
+            raise ValueError("a volume or a snapshot must be named")
+        return self
 
 
 class VolumeSpec(Model):
@@ -98,11 +106,14 @@ class Attachment(Model):
 
 class VolumeStatus(Status):
     """`epoch` is the last one given out, attached or not. `source` is the volume that
-    `spec.source` named when this one was placed; `size_bytes` what all replicas have,
-    and `claimed_bytes` what is promised to each: a replica grows no further."""
+    `spec.source` named when this one was made, as it was in `source_snapshot` if that is set;
+    `reverting` the snapshot that its content is being replaced by; `size_bytes` what all
+    replicas have, and `claimed_bytes` what is promised to each: a replica grows no further."""
 
     pool: str | None = None
     source: ResourceId | None = None
+    source_snapshot: ResourceId | None = None
+    reverting: ResourceId | None = None
     size_bytes: int = 0
     claimed_bytes: int = 0
     epoch: int = 0

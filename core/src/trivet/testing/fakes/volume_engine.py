@@ -33,6 +33,7 @@ from trivet.contracts.storage.engine import (
     ReplicaRecord,
     ReplicaSpec,
     ServedReplica,
+    SnapshotRecord,
 )
 from trivet.contracts.storage.pool import PoolUsage
 from trivet.contracts.storage.volume import Qos
@@ -59,6 +60,20 @@ class FakeReplica:
 
 
 @dataclass
+class FakeSnapshot:
+    """A volume in a snapshot; `blocks` are as they were."""
+
+    pool: ResourceId
+    size_bytes: int
+    blocks: dict[int, bytes]
+    complete: bool = False
+
+    def used_bytes(self) -> int:
+        """What it takes in its pool, were nothing shared."""
+        return len(self.blocks) * BLOCK
+
+
+@dataclass
 class FakeMachine:
     """What one node keeps: it outlives the engine. `fail_before` and `fail_after` count how
     many more calls of an operation fail, before or after they had their effect; `looked_at` how
@@ -69,6 +84,7 @@ class FakeMachine:
     replicas: dict[ResourceId, FakeReplica] = field(default_factory=dict)
     servers: dict[str, tuple[ResourceId, int]] = field(default_factory=dict)
     graphs: dict[ResourceId, tuple[AttachSpec, bool]] = field(default_factory=dict)
+    snapshots: dict[ResourceId, dict[ResourceId, FakeSnapshot]] = field(default_factory=dict)
     fail_before: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     fail_after: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -145,6 +161,9 @@ class FakeVolumeEngine:
         """Stop using the pool."""
         self._begin("close_pool", pool)
         mine = [v for v, r in self.machine.replicas.items() if r.spec.pool == pool]
+        mine += [
+            s for s, kept in self.machine.snapshots.items() for k in kept.values() if k.pool == pool
+        ]
         if destroy and mine:
             raise Refused(IN_USE, f"pool {pool} still has replicas")
         if any(v in mine for v, _ in self.machine.servers.values()):
@@ -166,10 +185,10 @@ class FakeVolumeEngine:
             raise Refused(NOT_FOUND, f"pool {replica.pool} is not open")
         blocks: dict[int, bytes] = {}
         if replica.source is not None:
-            source = self._complete(replica.source)
-            if source.spec.pool != replica.pool or source.size_bytes > replica.size_bytes:
+            pool, size, found = self._source_of(replica, replica.source)
+            if pool != replica.pool or size > replica.size_bytes:
                 raise Refused(INVALID, f"{replica.source} can't be the source")
-            blocks = dict(source.blocks)
+            blocks = dict(found)
         made = FakeReplica(replica, replica.size_bytes, replica.generation, blocks)
         if made.used_bytes() > self._free(replica.pool):
             raise Retry(NO_SPACE, f"pool {replica.pool} is full")
@@ -277,6 +296,77 @@ class FakeVolumeEngine:
                 raise Fatal(DRIVER_FAILED, f"the graph of {volume} does not answer")
             self.machine.graphs[volume] = (spec.model_copy(update={"qos": qos}), alive)
         self._end("limit")
+
+    # --- snapshots -------------------------------------------------------------------------
+
+    async def take(
+        self, snapshot: ResourceId, volumes: tuple[ResourceId, ...]
+    ) -> tuple[SnapshotRecord, ...]:
+        """Keep these volumes as they are now."""
+        self._begin("take", snapshot)
+        known = self.machine.snapshots.get(snapshot, {})
+        if set(known) != set(volumes) or not all(k.complete for k in known.values()):
+            kept = {}
+            for volume in volumes:
+                replica = self._complete(volume)
+                pool, size = replica.spec.pool, replica.size_bytes
+                kept[volume] = FakeSnapshot(pool, size, dict(replica.blocks))
+            self.machine.snapshots[snapshot] = kept
+            self._end("take")
+            for one in kept.values():
+                one.complete = True
+        return await self.snapshots(snapshot)
+
+    async def snapshots(self, snapshot: ResourceId | None = None) -> tuple[SnapshotRecord, ...]:
+        """All that is kept here, or of that one."""
+        self._begin("snapshots", snapshot or "")
+        return tuple(
+            SnapshotRecord(
+                snapshot=id_,
+                volume=volume,
+                pool=one.pool,
+                size_bytes=one.size_bytes,
+                used_bytes=one.used_bytes(),
+                complete=one.complete,
+            )
+            for id_, kept in sorted(self.machine.snapshots.items())
+            for volume, one in sorted(kept.items())
+            if snapshot in (None, id_) and one.pool in self.machine.pools
+        )
+
+    async def drop(self, snapshot: ResourceId) -> None:
+        """Remove a snapshot."""
+        self._begin("drop", snapshot)
+        self.machine.snapshots.pop(snapshot, None)
+        self._end("drop")
+
+    async def revert(
+        self, volume: ResourceId, snapshot: ResourceId, generation: int
+    ) -> ReplicaRecord:
+        """Give a replica the content of a snapshot of it."""
+        self._begin("revert", volume)
+        replica = self._complete(volume)
+        if any(v == volume for v, _ in self.machine.servers.values()):
+            raise Refused(IN_USE, f"the replica of {volume} is being served")
+        replica.blocks = dict(self._kept(snapshot, volume).blocks)
+        replica.generation = generation
+        self._end("revert")
+        return self._record(volume)
+
+    def _kept(self, snapshot: ResourceId, volume: ResourceId) -> FakeSnapshot:
+        kept = self.machine.snapshots.get(snapshot, {}).get(volume)
+        if kept is None or not kept.complete:
+            raise Refused(NOT_FOUND, f"there is no snapshot {snapshot} of {volume} here")
+        return kept
+
+    def _source_of(
+        self, spec: ReplicaSpec, source: ResourceId
+    ) -> tuple[ResourceId, int, dict[int, bytes]]:
+        if spec.snapshot is not None:
+            kept = self._kept(spec.snapshot, source)
+            return kept.pool, kept.size_bytes, kept.blocks
+        replica = self._complete(source)
+        return replica.spec.pool, replica.size_bytes, replica.blocks
 
     # --- what a guest and a mishap do ------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from trivet.contracts.errors import CONFLICT, IN_USE, Refused, Retry
+from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, Refused, Retry
 from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.codes import NO_SPACE, SHRINK
 from trivet.contracts.storage.engine import (
@@ -18,6 +18,7 @@ from trivet.contracts.storage.engine import (
     AttachSpec,
     PoolOnNode,
     ReplicaSpec,
+    Snapshots,
     VolumeEngine,
 )
 from trivet.contracts.storage.volume import Qos
@@ -25,6 +26,7 @@ from trivet.contracts.storage.volume import Qos
 SIZE = 16 * MIB
 A = ResourceId("volume-000000000000000a")
 B = ResourceId("volume-000000000000000b")
+S = ResourceId("snapshot-000000000000001")
 ONES, TWOS = b"\x01" * 65536, b"\x02" * 65536
 
 
@@ -297,3 +299,85 @@ class VolumeEngineSuite:
             await bench.engine.close_pool(bench.pool.id, destroy=True)
         await bench.engine.open_pool(bench.pool)
         assert await bench.engine.replicas() == ()
+
+    # --- engines that take snapshots -------------------------------------------------------
+
+    async def test_a_snapshot_keeps_what_was_there(self, bench: EngineBench) -> None:
+        """Of all its volumes; what is written after is not in it, and volumes go back to it."""
+        engine = snapshots_of(bench)
+        for volume in (A, B):
+            await make(bench, volume)
+            await bench.write(await attach(bench, volume, 1), 0, ONES)
+        for _ in range(2):
+            taken = await engine.take(S, (A, B))
+            assert [(r.snapshot, r.volume, r.size_bytes) for r in taken] == [
+                (S, A, SIZE),
+                (S, B, SIZE),
+            ]
+            assert all(r.complete and r.used_bytes >= len(ONES) for r in taken)
+        for volume in (A, B):
+            await bench.write((await bench.engine.attached(volume))[0], 0, TWOS)
+        with pytest.raises(Refused) as refused:
+            await engine.revert(A, S, 2)
+        assert refused.value.code is IN_USE
+        await bench.engine.detach(A)
+        await bench.engine.end_serving(A, 2)
+        for _ in range(2):
+            assert (await engine.revert(A, S, 2)).generation == 2
+        assert await bench.read(await attach(bench, A, 2), 0, len(ONES)) == ONES
+        assert await bench.read((await bench.engine.attached(B))[0], 0, len(ONES)) == TWOS
+
+    async def test_a_volume_that_grew_keeps_its_size_when_it_goes_back(
+        self, bench: EngineBench
+    ) -> None:
+        """The content is the snapshot's, the rest is empty."""
+        await make(bench, A)
+        await snapshots_of(bench).take(S, (A,))
+        await bench.engine.grow(A, 2 * SIZE, 2)
+        assert (await snapshots_of(bench).revert(A, S, 3)).size_bytes == 2 * SIZE
+        assert (await attach(bench, A, 1, 2 * SIZE)).size_bytes == 2 * SIZE
+
+    @pytest.mark.parametrize("linked", [True, False])
+    async def test_a_clone_of_a_snapshot_stands_for_itself(
+        self, bench: EngineBench, linked: bool
+    ) -> None:
+        """It has the snapshot's bytes, also when volume and snapshot are gone."""
+        engine = snapshots_of(bench)
+        await make(bench, A)
+        await bench.write(await attach(bench, A, 1), 0, ONES)
+        await engine.take(S, (A,))
+        await bench.write((await bench.engine.attached(A))[0], 0, TWOS)
+        await make(bench, B, source=A, snapshot=S, linked=linked)
+        await bench.engine.detach(A)
+        await bench.engine.end_serving(A, 2)
+        await bench.engine.remove(A)
+        assert [r.volume for r in await engine.snapshots()] == [A]
+        for _ in range(2):
+            await engine.drop(S)
+        assert await engine.snapshots(S) == ()
+        clone = await attach(bench, B, 1)
+        assert await bench.read(clone, 0, len(ONES)) == ONES
+        with pytest.raises(Refused) as refused:
+            await engine.revert(B, S, 2)
+        assert refused.value.code in (IN_USE, NOT_FOUND)
+
+    async def test_snapshots_outlive_the_engine_and_keep_their_pool(
+        self, bench: EngineBench
+    ) -> None:
+        """A pool with a snapshot is not empty."""
+        await make(bench, A)
+        before = await snapshots_of(bench).take(S, (A,))
+        await bench.engine.remove(A)
+        await bench.reopen()
+        assert await snapshots_of(bench).snapshots() == before
+        with pytest.raises(Refused) as refused:
+            await bench.engine.close_pool(bench.pool.id, destroy=True)
+        assert refused.value.code is IN_USE
+        await snapshots_of(bench).drop(S)
+
+
+def snapshots_of(bench: EngineBench) -> Snapshots:
+    """The engine, if it takes snapshots."""
+    if not isinstance(bench.engine, Snapshots):
+        pytest.skip("this engine takes no snapshots")
+    return bench.engine

@@ -13,8 +13,9 @@ import errno
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,13 +40,14 @@ from trivet.contracts.storage.engine import (
     ReplicaRecord,
     ReplicaSpec,
     ServedReplica,
+    SnapshotRecord,
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import PoolUsage
 from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.file_pool import OpenPool, Root, close_file_pool, open_file_pool
-from trivet.plugins.storage.node_process import attempt
+from trivet.plugins.storage.node_process import attempt, let_run
 from trivet.plugins.storage.replica_file import (
     Sidecar,
     data_path,
@@ -53,7 +55,16 @@ from trivet.plugins.storage.replica_file import (
     make_data,
     read_sidecars,
     remove_replica,
+    replace_data,
     write_sidecar,
+)
+from trivet.plugins.storage.snapshot_file import (
+    SnapshotSidecar,
+    cut,
+    read_snapshots,
+    remove_snapshot,
+    snapshot_data,
+    write_snapshot,
 )
 from trivet.plugins.storage.sockets import Sockets
 
@@ -76,6 +87,7 @@ class QemuBlockEngine:
         self._graphs = Sockets(qsd.PROGRAM, context.run_dir / "a")
         self._pools: dict[ResourceId, OpenPool] = {}
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
+        self._taken: dict[ResourceId, dict[ResourceId, tuple[Root, SnapshotSidecar]]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = threading.Event()
         self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="replica")
@@ -96,6 +108,9 @@ class QemuBlockEngine:
         for sockets in (self._servers, self._graphs):
             sockets.folder.mkdir(mode=0o700, exist_ok=True)
             await asyncio.to_thread(sockets.scan)
+        for server in self._servers.all():
+            if server.daemon is not None:  # a snapshot that was cut may have left it stopped
+                let_run(server.daemon)
         longest = f"{self._servers.folder}/volume-0123456789abcdef.e1000000000.sock"
         if len(longest.encode()) > SOCKET_PATH_MAX:
             room = SOCKET_PATH_MAX - len(longest) + len(str(self._context.run_dir))
@@ -120,6 +135,9 @@ class QemuBlockEngine:
                 for root in opened.roots:
                     for sidecar in await asyncio.to_thread(read_sidecars, root.replicas):
                         self._known[sidecar.volume] = (root, sidecar)
+                    for taken in await asyncio.to_thread(read_snapshots, root.snapshots):
+                        of_one = self._taken.setdefault(taken.snapshot, {})
+                        of_one[taken.volume] = (root, taken)
                 self._pools[pool.id] = opened
             return self._pools[pool.id].usage(self._context.node)
 
@@ -130,14 +148,18 @@ class QemuBlockEngine:
             if opened is None:
                 return
             mine = {v for v, (root, _) in self._known.items() if root in opened.roots}
-            if destroy and mine:
-                raise Refused(IN_USE, f"pool {pool} still has {len(mine)} replicas")
+            kept = [s for s, vs in self._taken.items() if _lies_in(vs.values(), opened)]
+            if destroy and (mine or kept):
+                have = f"{len(mine)} replicas, {len(kept)} snapshots"
+                raise Refused(IN_USE, f"pool {pool} still has {have}")
             served = [v for v in sorted(mine) if self._epoch_served(v) is not None]
             if served:
                 raise Refused(IN_USE, f"pool {pool} still serves {', '.join(served)}")
             await close_file_pool(opened, destroy=destroy)
             for volume in mine:
                 del self._known[volume]
+            for snapshot in kept:
+                del self._taken[snapshot]
             del self._pools[pool]
 
     # --- replicas --------------------------------------------------------------------------
@@ -148,8 +170,8 @@ class QemuBlockEngine:
             known = self._known.get(replica.volume)
             if known is not None and known[1].complete:
                 return self._existing(replica, *known)
-            source = self._source(replica)
-            root = known[0] if known else self._choose_root(replica, source)
+            beside, source = self._source(replica)
+            root = known[0] if known else self._choose_root(replica, beside)
             sidecar = Sidecar(
                 volume=replica.volume,
                 pool=replica.pool,
@@ -273,6 +295,58 @@ class QemuBlockEngine:
             for graph in self._graphs.of(volume):
                 await qsd.limit_graph(graph, qos)
 
+    # --- snapshots -------------------------------------------------------------------------
+
+    async def take(
+        self, snapshot: ResourceId, volumes: tuple[ResourceId, ...]
+    ) -> tuple[SnapshotRecord, ...]:
+        """Keep these volumes as they are at one point."""
+        async with self._locks[snapshot]:
+            known = self._taken.get(snapshot, {})
+            if set(known) == set(volumes) and all(s.complete for _, s in known.values()):
+                return await self.snapshots(snapshot)
+            # One that was cut has parts of another point: it is begun anew.
+            await self._drop(snapshot)
+            parts = [self._begin_snapshot(snapshot, volume) for volume in volumes]
+            self._taken[snapshot] = {sidecar.volume: (root, sidecar) for root, sidecar in parts}
+            try:
+                await self._thread(lambda: self._cut(parts))
+            except BaseException:
+                await self._drop(snapshot)
+                raise
+            done = [(r, s.model_copy(update={"complete": True})) for r, s in parts]
+            for root, sidecar in done:
+                await self._thread(partial(write_snapshot, root.snapshots, sidecar))
+            self._taken[snapshot] = {sidecar.volume: (root, sidecar) for root, sidecar in done}
+            return await self.snapshots(snapshot)
+
+    async def snapshots(self, snapshot: ResourceId | None = None) -> tuple[SnapshotRecord, ...]:
+        """All that is kept here, or of that one."""
+        wanted = sorted(self._taken) if snapshot is None else [snapshot]
+        parts = [p for s in wanted for _, p in sorted(self._taken.get(s, {}).items())]
+        return await asyncio.to_thread(lambda: tuple(s.record(r.snapshots) for r, s in parts))
+
+    async def drop(self, snapshot: ResourceId) -> None:
+        """Remove a snapshot with all its volumes."""
+        async with self._locks[snapshot]:
+            await self._drop(snapshot)
+
+    async def revert(
+        self, volume: ResourceId, snapshot: ResourceId, generation: int
+    ) -> ReplicaRecord:
+        """Give a replica that is not served the content of a snapshot of it."""
+        async with self._locks[volume]:
+            root, sidecar = self._complete(volume)
+            if self._epoch_served(volume) is not None:
+                raise Refused(IN_USE, f"the replica of {volume} is being served")
+            kept, _ = self._complete_snapshot(snapshot, volume)
+            source = snapshot_data(kept.snapshots, snapshot, volume)
+            await self._thread(
+                lambda: replace_data(root.replicas, volume, source, thin=sidecar.thin)
+            )
+            await self._write(root, sidecar.model_copy(update={"generation": generation}))
+            return self._record(volume)
+
     # --- inside ----------------------------------------------------------------------------
 
     def _existing(self, spec: ReplicaSpec, root: Root, sidecar: Sidecar) -> ReplicaRecord:
@@ -284,25 +358,65 @@ class QemuBlockEngine:
             )
         return self._record(spec.volume)
 
-    def _source(self, spec: ReplicaSpec) -> Path | None:
+    def _source(self, spec: ReplicaSpec) -> tuple[Root | None, Path | None]:
+        """Where the source lies, and its bytes."""
         if spec.source is None:
-            return None
-        root, sidecar = self._complete(spec.source)
+            return None, None
+        sidecar: Sidecar | SnapshotSidecar
+        if spec.snapshot is None:
+            root, sidecar = self._complete(spec.source)
+            path = data_path(root.replicas, spec.source)
+        else:
+            root, sidecar = self._complete_snapshot(spec.snapshot, spec.source)
+            path = snapshot_data(root.snapshots, spec.snapshot, spec.source)
         if sidecar.pool != spec.pool:
             raise Refused(INVALID, f"{spec.source} lies in another pool than {spec.volume}")
         if sidecar.size_bytes > spec.size_bytes:
             raise Refused(SHRINK, f"{spec.source} is larger than {spec.size_bytes} bytes")
-        return data_path(root.replicas, spec.source)
+        return root, path
 
-    def _choose_root(self, spec: ReplicaSpec, source: Path | None) -> Root:
+    def _choose_root(self, spec: ReplicaSpec, source: Root | None) -> Root:
         """Beside the source, if it has one (only there blocks can be shared); else where there
         is most room."""
         pool = self._pools.get(spec.pool)
         if pool is None:
             raise Refused(NOT_FOUND, f"pool {spec.pool} is not open on {self._context.node}")
         if source is not None and spec.linked:
-            return next(root for root in pool.roots if root.replicas == source.parent)
+            return source
         return max(pool.roots, key=lambda root: root.free_bytes())
+
+    def _begin_snapshot(
+        self, snapshot: ResourceId, volume: ResourceId
+    ) -> tuple[Root, SnapshotSidecar]:
+        root, replica = self._complete(volume)
+        sidecar = SnapshotSidecar(
+            snapshot=snapshot, volume=volume, pool=replica.pool, size_bytes=replica.size_bytes
+        )
+        return root, sidecar
+
+    def _cut(self, parts: Sequence[tuple[Root, SnapshotSidecar]]) -> None:
+        for root, sidecar in parts:
+            write_snapshot(root.snapshots, sidecar)
+        servers = [s.daemon for _, p in parts for s in self._servers.of(p.volume) if s.daemon]
+        files = [
+            (data_path(r.replicas, s.volume), snapshot_data(r.snapshots, s.snapshot, s.volume))
+            for r, s in parts
+        ]
+        cut(files, servers)
+
+    async def _drop(self, snapshot: ResourceId) -> None:
+        for volume, (root, _) in list(self._taken.get(snapshot, {}).items()):
+            await self._thread(partial(remove_snapshot, root.snapshots, snapshot, volume))
+        self._taken.pop(snapshot, None)
+
+    def _complete_snapshot(
+        self, snapshot: ResourceId, volume: ResourceId
+    ) -> tuple[Root, SnapshotSidecar]:
+        known = self._taken.get(snapshot, {}).get(volume)
+        if known is None or not known[1].complete:
+            detail = f"there is no snapshot {snapshot} of {volume} on {self._context.node}"
+            raise Refused(NOT_FOUND, detail)
+        return known
 
     def _complete(self, volume: ResourceId) -> tuple[Root, Sidecar]:
         known = self._known.get(volume)
@@ -330,6 +444,10 @@ class QemuBlockEngine:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Retry(NO_SPACE, f"the pool on {self._context.node} is full") from error
             raise Fatal(DRIVER_FAILED, f"{self.name}: {error}") from error
+
+
+def _lies_in(parts: Iterable[tuple[Root, SnapshotSidecar]], pool: OpenPool) -> bool:
+    return any(root in pool.roots for root, _ in parts)
 
 
 @hookimpl

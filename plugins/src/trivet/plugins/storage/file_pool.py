@@ -26,6 +26,7 @@ from trivet.plugins.storage.replica_file import PART_SUFFIX, can_clone, write_du
 
 MARKER = "trivet-pool.json"
 REPLICAS = "replicas"
+SNAPSHOTS = "snapshots"
 BLANK = 2
 """What `blkid -p` ends with when it finds nothing on a device."""
 MKFS = ("mkfs.xfs", "-q", "-m", "reflink=1")
@@ -50,6 +51,11 @@ class Root:
     def replicas(self) -> Path:
         """The folder of its replicas."""
         return self.path / REPLICAS
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of its snapshots."""
+        return self.path / SNAPSHOTS
 
     def free_bytes(self) -> int:
         """What can still be written."""
@@ -107,9 +113,11 @@ async def close_file_pool(pool: OpenPool, *, destroy: bool) -> None:
     """Unmount what we mounted; with `destroy` also remove what we made."""
     for root in pool.roots:
         if destroy:
-            if any(root.replicas.iterdir()):
-                raise Refused(IN_USE, f"pool {pool.id} still has replicas in {root.replicas}")
+            for folder in (root.replicas, root.snapshots):
+                if any(folder.iterdir()):
+                    raise Refused(IN_USE, f"pool {pool.id} still has something in {folder}")
             root.replicas.rmdir()
+            root.snapshots.rmdir()
             (root.path / MARKER).unlink(missing_ok=True)
         if root.mounted:
             await _unmount(root.path)
@@ -172,9 +180,10 @@ async def _bring_up(root: Root, pool: ResourceId) -> None:
             raise Refused(DISK_NOT_BLANK, f"{root.path} belongs to pool {found.pool}")
     else:
         await asyncio.to_thread(write_durably, marker, Marker(pool=pool).model_dump_json().encode())
-    root.replicas.mkdir(exist_ok=True)
-    for part in root.replicas.glob(f"*{PART_SUFFIX}"):
-        part.unlink(missing_ok=True)
+    for folder in (root.replicas, root.snapshots):
+        folder.mkdir(exist_ok=True)
+        for part in folder.glob(f"*{PART_SUFFIX}"):
+            part.unlink(missing_ok=True)
 
 
 async def _unmount(path: Path) -> None:

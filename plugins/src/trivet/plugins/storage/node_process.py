@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,15 +113,40 @@ def daemon_of(pid: int) -> Daemon | None:
 def started_at(daemon: Daemon) -> int:
     """When it was started, in clock ticks since the machine was; what is gone: never."""
     try:
-        stat = (PROC / str(daemon.pid) / "stat").read_text()
+        return int(_stat(str(daemon.pid))[19])
     except (FileNotFoundError, ProcessLookupError):
         return sys.maxsize
-    return int(stat.rpartition(")")[2].split()[19])
 
 
 def lives(daemon: Daemon) -> bool:
     """Whether that very daemon still runs."""
     return _argv(daemon.pid) == daemon.argv
+
+
+def stopped(daemon: Daemon) -> bool:
+    """Whether no thread of a daemon works: all are stopped, or it is gone."""
+    try:
+        tasks = [entry.name for entry in os.scandir(PROC / str(daemon.pid) / "task")]
+        states = [_stat(f"{daemon.pid}/task/{task}")[0] for task in tasks]
+    except (FileNotFoundError, ProcessLookupError):
+        return not lives(daemon)
+    return all(state == "T" for state in states)
+
+
+def let_run(daemon: Daemon) -> None:
+    """Let a stopped daemon run on; one that runs, or is gone, is left alone."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(daemon.pid)
+        try:
+            if lives(daemon):
+                signal.pidfd_send_signal(handle, signal.SIGCONT)
+        finally:
+            os.close(handle)
+
+
+def _stat(process: str) -> list[str]:
+    """The fields of a process's or thread's `stat` from its state on."""
+    return (PROC / process / "stat").read_text().rpartition(")")[2].split()
 
 
 async def end(daemon: Daemon, *, signals: bool = True, grace_s: float = TERM_GRACE_S) -> None:

@@ -112,8 +112,8 @@ def make_data(
 ) -> None:
     """Make a replica's file anew, with the bytes of `source`, and sync it.
 
-    `linked` falls back to a copy where the file system shares no blocks. Raises OSError, with
-    nothing left but the record.
+    `linked` falls back to a copy where the file system shares no blocks, and where all space is
+    to be there from the beginning. Raises OSError, with nothing left but the record.
     """
     path, staged = data_path(folder, volume), _staged(folder, volume)
     for old in (path, staged):
@@ -121,7 +121,7 @@ def make_data(
     try:
         with path.open("xb") as target:
             if source is not None:
-                _fill(target.fileno(), source, staged, linked, stop)
+                _fill(target.fileno(), source, staged, linked and thin, stop)
             os.ftruncate(target.fileno(), size_bytes)
             if not thin:
                 os.posix_fallocate(target.fileno(), 0, size_bytes)
@@ -214,6 +214,25 @@ def grow_data(folder: Path, volume: ResourceId, size_bytes: int, *, thin: bool) 
                 raise
             os.ftruncate(file.fileno(), size_bytes)
             os.fsync(file.fileno())
+
+
+def replace_data(folder: Path, volume: ResourceId, source: Path, *, thin: bool) -> None:
+    """Give a replica's file the content of `source` in one step, and its own size."""
+    path, staged = data_path(folder, volume), _staged(folder, volume)
+    staged.unlink(missing_ok=True)
+    try:
+        with staged.open("xb") as target, source.open("rb") as file:
+            if not thin or not clone(file.fileno(), target.fileno()):
+                copy(file.fileno(), target.fileno(), lambda: False)
+            size = path.stat().st_size
+            os.ftruncate(target.fileno(), size)
+            if not thin:
+                os.posix_fallocate(target.fileno(), 0, size)
+            os.fsync(target.fileno())
+        staged.rename(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def _staged(folder: Path, volume: ResourceId) -> Path:

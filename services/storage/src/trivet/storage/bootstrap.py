@@ -7,17 +7,20 @@ from trivet.contracts.storage.disk import DISK
 from trivet.contracts.storage.engine import VolumeEngine
 from trivet.contracts.storage.inspector import DiskInspector
 from trivet.contracts.storage.pool import POOL
+from trivet.contracts.storage.snapshot import SNAPSHOT
 from trivet.contracts.storage.volume import VOLUME
 from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
 from trivet.storage.controllers.pools import PoolController
+from trivet.storage.controllers.snapshots import SnapshotController
 from trivet.storage.controllers.volumes import VolumeController
 from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.serving import Serving
+from trivet.storage.node.snapshots import SnapshotAgent
 from trivet.storage.node.volume_effects import VolumeEffects
 from trivet.storage.node.volumes import VolumeAgent
 from trivet.storage.parts import Parts
@@ -27,7 +30,7 @@ async def bootstrap(service: Service) -> None:
     """Open the drivers, and register endpoints, controllers and agents."""
     runtime, names = service.runtime, service.runtime.settings.storage
     volumes, pools = service.collection(VOLUME), service.collection(POOL)
-    disks = service.collection(DISK)
+    disks, snapshots = service.collection(DISK), service.collection(SNAPSHOT)
     engine: VolumeEngine = await runtime.driver("trivet_volume_engines", names.engine)
     service.on_close(engine.close)
     inspector: DiskInspector = await runtime.driver("trivet_disk_inspectors", names.inspector)
@@ -39,14 +42,20 @@ async def bootstrap(service: Service) -> None:
     volume_agent = VolumeAgent(service, volumes, engine, effects, pool_agent)
     service.agent("pools", pool_agent.run)
     service.agent("volumes", volume_agent.run)
+    snapshot_agent = SnapshotAgent(service, snapshots, volumes, engine, pool_agent)
+    service.agent("snapshots", snapshot_agent.run)
     service.agent("disks", DiskAgent(service, disks, inspector).run)
-    service.controller("volumes", VolumeController(service, volumes, pools, ledgers).run)
+    service.controller("volumes", VolumeController(service, volumes, pools, snapshots, ledgers).run)
     disk_claims = DiskClaims(runtime.store, pools)
-    pool_controller = PoolController(service, pools, volumes, ledgers, disk_claims)
+    snapshot_controller = SnapshotController(service, snapshots, volumes, pools, ledgers)
+    service.controller("snapshots", snapshot_controller.run)
+    pool_controller = PoolController(service, pools, volumes, snapshots, ledgers, disk_claims)
     service.controller("pools", pool_controller.run)
     age_s = runtime.settings.storage.claim_age_s
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
     await keep_alarms(service, ALARM, RULES)
-    parts = Parts(runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims, pool_agent)
+    parts = Parts(
+        runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims, pool_agent, snapshots
+    )
     wire_endpoints(service, parts)

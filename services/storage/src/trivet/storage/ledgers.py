@@ -66,6 +66,16 @@ class Ledgers:
         await self._change(pool.meta.id, node, promise)
         return refusal[0] if refusal else None
 
+    async def settle(
+        self, pool: ResourceId, node: str, holder: ResourceId, claim: SpaceClaim
+    ) -> None:
+        """Make a promise what is really taken; one that is not there is not made."""
+
+        def change(ledger: Ledger) -> Ledger:
+            return ledger.with_claim(holder, claim) if holder in ledger.claims else ledger
+
+        await self._change(pool, node, change)
+
     async def release(self, pool: ResourceId, node: str, volume: ResourceId) -> None:
         """Take a promise back; none there is fine."""
         await self._change(pool, node, lambda ledger: ledger.without(volume))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trivet.contracts.storage.disk import Disk
 from trivet.contracts.storage.engine import VolumeEngine
 from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
@@ -29,3 +30,4 @@ class Parts:
     serving: Serving
     disk_claims: DiskClaims
     pool_agent: PoolAgent
+    snapshots: Collection[Snapshot]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -28,12 +29,14 @@ class PoolController:
         service: Service,
         pools: Collection[Pool],
         volumes: Collection[Volume],
+        snapshots: Collection[Snapshot],
         ledgers: Ledgers,
         disk_claims: DiskClaims,
     ) -> None:
         self._clock = service.runtime.clock
         self._pools = pools
         self._volumes = volumes
+        self._snapshots = snapshots
         self._ledgers = ledgers
         self._disk_claims = disk_claims
         self._reconciler = Reconciler(
@@ -69,11 +72,14 @@ class PoolController:
         return None
 
     async def _left_over(self, ledger: Ledger) -> list[ResourceId]:
-        """Volumes that have a promise and that the store, asked now, does not have."""
+        """Volumes and snapshots that have a promise and that the store, asked now, lacks."""
         found: list[ResourceId] = []
         for id_, claim in ledger.claims.items():
-            if self._volumes.by_id(id_) is None:
-                there = await self._volumes.fresh(claim.key)
+            known: Collection[Snapshot] | Collection[Volume] = self._volumes
+            if claim.key.startswith(self._snapshots.prefix):
+                known = self._snapshots
+            if known.by_id(id_) is None:
+                there = await known.fresh(claim.key)
                 if there is None or there.meta.id != id_:
                     found.append(id_)
         return found

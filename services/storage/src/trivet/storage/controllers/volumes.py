@@ -12,6 +12,7 @@ import logging
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE
 from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -36,12 +37,14 @@ class VolumeController:
         service: Service,
         volumes: Collection[Volume],
         pools: Collection[Pool],
+        snapshots: Collection[Snapshot],
         ledgers: Ledgers,
     ) -> None:
         self._runtime = service.runtime
         self._assignments = service.assignments
         self._volumes = volumes
         self._pools = pools
+        self._snapshots = snapshots
         self._ledgers = ledgers
         self._reconciler = Reconciler(
             "volume controller",
@@ -86,9 +89,10 @@ class VolumeController:
         if pool is None or not pool.status.usage:
             why = f"pool {volume.spec.pool} is not ready on any node yet"
             return await self._unplaced(volume, "PoolNotReady", why)
-        source = self._source(volume)
-        if volume.spec.source is not None and source is None:
-            why = f"the volume {volume.spec.source.volume} that it begins as is gone"
+        source_nodes = self._source_nodes(volume)
+        if volume.spec.source is not None and source_nodes is None:
+            begins = volume.spec.source.snapshot or volume.spec.source.volume
+            why = f"{begins}, which it begins as, is gone"
             await self._unplaced(volume, "SourceGone", why)
             key = self._volumes.key_of(volume)
             await self._volumes.mutate(key, _failed)
@@ -103,7 +107,7 @@ class VolumeController:
             replicas=volume.spec.replicas,
             claim=claim,
             nodes=volume.spec.nodes,
-            source_nodes=frozenset(r.node for r in in_sync(source)) if source else None,
+            source_nodes=source_nodes,
         )
         found = place(wanted, await self._ledgers.members(pool))
         if isinstance(found, Unplaceable):
@@ -140,8 +144,15 @@ class VolumeController:
         await self._volumes.mutate(key, record)
         return AGAIN_S if why else None
 
-    def _source(self, volume: Volume) -> Volume | None:
-        return self._volumes.by_id(volume.status.source) if volume.status.source else None
+    def _source_nodes(self, volume: Volume) -> frozenset[str] | None:
+        """Where the content lies that the volume begins with; None: nowhere."""
+        status = volume.status
+        if status.source_snapshot is not None:
+            snapshot = self._snapshots.by_id(status.source_snapshot)
+            part = snapshot.status.part(status.source or "") if snapshot else None
+            return frozenset({part.node}) if part else None
+        source = self._volumes.by_id(status.source) if status.source else None
+        return frozenset(r.node for r in in_sync(source)) if source else None
 
     async def _unplaced(self, volume: Volume, reason: str, message: str) -> float:
         now = self._runtime.clock.now()

@@ -35,6 +35,9 @@ def attach(volume: Volume, holder: str, node: str, broken_epoch: int | None) -> 
         raise Retry(
             NOT_READY, f"volume {name} has no replica that is in sync", retry_after_s=SOON_S
         )
+    if volume.status.reverting is not None:
+        detail = f"volume {name} goes back to a snapshot"
+        raise Retry(NOT_READY, detail, retry_after_s=SOON_S)
     if held is not None and held.node == node and not held.detaching:
         if held.epoch != broken_epoch:
             return volume

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
+from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Qos, Replica, ReplicaState, Volume
 from trivet.storage.domain.volume_status import replica_on
 
@@ -68,6 +70,13 @@ class GrowReplica:
 
 
 @dataclass(frozen=True)
+class Revert:
+    """Give the replica the content of that snapshot, and record it."""
+
+    snapshot: ResourceId
+
+
+@dataclass(frozen=True)
 class NoteReplica:
     """Record the replica as it is."""
 
@@ -100,6 +109,7 @@ Action = (
     | NoteLost
     | MakeReplica
     | GrowReplica
+    | Revert
     | NoteReplica
     | MakeGraph
     | Limit
@@ -125,6 +135,8 @@ def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
     actions = list(_endings(volume, node, seen))
     if volume.meta.deleting_at is not None:
         return (*actions, *_removal(volume, replica, seen))
+    if replica is not None and volume.status.reverting is not None and seen.record is not None:
+        return (*actions, Revert(volume.status.reverting))
     if replica is not None:
         actions.extend(_keeping(volume, replica, seen.record))
     actions.extend(_attaching(volume, node, seen.attached))
@@ -251,16 +263,22 @@ def plan_in_cluster(
     return (LeaveBehind(nodes), Forget())
 
 
-def copied_from(source: Volume, volumes: Iterable[Volume]) -> bool:
+def copied_from(source: Volume | Snapshot, volumes: Iterable[Volume]) -> bool:
     """Whether some volume is still to be made from `source`: until then it must stay."""
+    of_snapshot = isinstance(source, Snapshot)
     for volume in volumes:
         if volume.spec.source is None or volume.meta.deleting_at is not None:
             continue
         if volume.meta.project != source.meta.project or volume.meta.id == source.meta.id:
             continue
-        waits = not volume.status.replicas and volume.spec.source.volume == source.meta.name
-        makes = volume.status.source == source.meta.id and any(
-            r.state is ReplicaState.CREATING for r in volume.status.replicas
+        if of_snapshot != (volume.spec.source.snapshot is not None):
+            continue
+        wanted, status = volume.spec.source, volume.status
+        named = wanted.snapshot if of_snapshot else wanted.volume
+        waits = not status.replicas and named == source.meta.name
+        begun = status.source_snapshot if of_snapshot else status.source
+        makes = begun == source.meta.id and any(
+            r.state is ReplicaState.CREATING for r in status.replicas
         )
         if waits or makes:
             return True

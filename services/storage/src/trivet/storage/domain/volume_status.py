@@ -34,7 +34,8 @@ def settled(volume: Volume) -> Volume:
         return volume
     good = in_sync(volume)
     size = min((r.size_bytes for r in good), default=0)
-    if not good and any(r.state is ReplicaState.CREATING for r in replicas):
+    making = any(r.state is ReplicaState.CREATING for r in replicas)
+    if volume.status.reverting is not None if good else making:
         phase = Phase.PENDING
     elif not good:
         phase = Phase.FAILED

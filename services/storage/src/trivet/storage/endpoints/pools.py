@@ -39,6 +39,14 @@ def wire(service: Service, parts: Parts) -> None:
                 f"pool {pool.meta.name} has {len(volumes)} volumes: {named}",
                 hint="delete its volumes first",
             )
+        kept = [s.meta.name for s in parts.snapshots.list() if s.status.pool == pool.meta.name]
+        if kept:
+            named = ", ".join(kept[:5])
+            raise Refused(
+                IN_USE,
+                f"pool {pool.meta.name} has {len(kept)} snapshots: {named}",
+                hint="delete its snapshots first",
+            )
 
     serve_crud(service, CRUD, Hooks[Pool](admit, ("storage",), may_delete))
 

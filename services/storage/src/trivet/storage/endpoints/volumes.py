@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from trivet.contracts.errors import IN_USE, REFERENCE, FieldError, Refused
+from trivet.contracts.model import GIB, ResourceId
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE, NOT_READY, SHRINK, TOO_FEW_NODES
 from trivet.contracts.storage.endpoints.volumes import CRUD
 from trivet.contracts.storage.pool import Pool
-from trivet.contracts.storage.volume import Volume
+from trivet.contracts.storage.volume import Volume, VolumeSource
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
 from trivet.storage.domain.placement import Unplaceable, Wanted, place
 from trivet.storage.domain.pools import default_pool
+from trivet.storage.domain.snapshots import snapshots_of
 from trivet.storage.domain.space import SpaceClaim
 from trivet.storage.domain.volume_status import in_sync
 from trivet.storage.parts import Parts
@@ -46,6 +50,14 @@ def wire(service: Service, parts: Parts) -> None:
                 f"volume {volume.meta.name} is held by {from_whom}",
                 hint="stop or delete its holder first",
             )
+        kept = snapshots_of(volume, parts.snapshots.list(volume.meta.project))
+        if kept:
+            named = ", ".join(s.meta.name for s in kept[:5])
+            raise Refused(
+                IN_USE,
+                f"volume {volume.meta.name} has {len(kept)} snapshots: {named}",
+                hint=f"delete them first: trivet snapshot delete {kept[0].meta.name}",
+            )
 
     serve_crud(service, CRUD, Hooks[Volume](admit, ("storage",), may_delete))
 
@@ -66,19 +78,31 @@ async def _admit_new(parts: Parts, volume: Volume) -> Volume:
         replicas=spec.replicas,
         claim=_claim(parts, volume),
         nodes=spec.nodes,
-        source_nodes=frozenset(r.node for r in in_sync(source)) if source else None,
+        source_nodes=source.nodes if source else None,
     )
     # A pool whose space is not known yet refuses nothing: the controller waits for it.
     found = place(wanted, members) if members else None
     if isinstance(found, Unplaceable):
         raise Refused(found.code, f"pool {pool.meta.name}: {found.reason}")
     made = volume.model_copy(update={"spec": spec})
-    return made.with_status(source=source.meta.id) if source else made
+    if source is None:
+        return made
+    return made.with_status(source=source.volume, source_snapshot=source.snapshot)
 
 
-def _pool_of(parts: Parts, volume: Volume, source: Volume | None) -> Pool:
+@dataclass(frozen=True)
+class _Source:
+    """What a new volume begins as, and where that lies."""
+
+    volume: ResourceId
+    snapshot: ResourceId | None
+    pool: str
+    nodes: frozenset[str]
+
+
+def _pool_of(parts: Parts, volume: Volume, source: _Source | None) -> Pool:
     """The pool that is named, or its source's (a copy is made beside it), or the default."""
-    beside = parts.pools.get(source.status.pool or "") if source else None
+    beside = parts.pools.get(source.pool) if source else None
     if volume.spec.pool is None and beside is not None:
         return beside
     if volume.spec.pool is None:
@@ -96,23 +120,52 @@ def _pool_of(parts: Parts, volume: Volume, source: Volume | None) -> Pool:
     return pool
 
 
-def _source_of(parts: Parts, volume: Volume) -> Volume | None:
+def _source_of(parts: Parts, volume: Volume) -> _Source | None:
     if volume.spec.source is None:
         return None
-    name = volume.spec.source.volume
+    if volume.spec.source.snapshot is not None:
+        return _snapshot_source(parts, volume, volume.spec.source)
+    name = volume.spec.source.volume or ""
     source = parts.volumes.get(name, volume.meta.project)
     if source is None or source.meta.deleting_at is not None:
         raise Refused(REFERENCE, f"spec.source: there is no volume {name}")
     if source.status.phase not in (Phase.READY, Phase.DEGRADED):
         raise Refused(NOT_READY, f"spec.source: volume {name} is {source.status.phase}")
-    if source.spec.size_gib > volume.spec.size_gib:
+    _check_fits(volume, name, source.spec.size_gib)
+    nodes = frozenset(r.node for r in in_sync(source))
+    return _Source(source.meta.id, None, source.status.pool or "", nodes)
+
+
+def _snapshot_source(parts: Parts, volume: Volume, asked: VolumeSource) -> _Source:
+    name = asked.snapshot or ""
+    snapshot = parts.snapshots.get(name, volume.meta.project)
+    if snapshot is None or snapshot.meta.deleting_at is not None:
+        raise Refused(REFERENCE, f"spec.source: there is no snapshot {name}")
+    if snapshot.status.phase is not Phase.READY:
+        raise Refused(NOT_READY, f"spec.source: snapshot {name} is {snapshot.status.phase}")
+    there = snapshot.status.parts
+    found = [p for p in there if asked.volume in (None, p.name)]
+    if len(found) != 1:
+        known = ", ".join(p.name for p in there)
+        raise Refused(
+            REFERENCE,
+            f"spec.source.volume: which of the volumes of snapshot {name}?",
+            hint=f"there is: {known}",
+        )
+    (part,) = found
+    _check_fits(volume, name, -(-part.size_bytes // GIB))
+    nodes = frozenset({part.node})
+    return _Source(part.volume, snapshot.meta.id, snapshot.status.pool or "", nodes)
+
+
+def _check_fits(volume: Volume, source: str, size_gib: int) -> None:
+    if size_gib > volume.spec.size_gib:
         wrong = FieldError(
             where="spec.size_gib",
-            message=f"smaller than its source {name}",
-            accepted=f"at least {source.spec.size_gib}",
+            message=f"smaller than its source {source}",
+            accepted=f"at least {size_gib}",
         )
         raise Refused(SHRINK, f"spec.size_gib: {wrong.message}", errors=(wrong,))
-    return source
 
 
 def _claim(parts: Parts, volume: Volume) -> SpaceClaim:

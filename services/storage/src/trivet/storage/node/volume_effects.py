@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from trivet.contracts.errors import CONFLICT, INTERNAL, Fatal, Retry
+from trivet.contracts.errors import CONFLICT, INTERNAL, NOT_SUPPORTED, Fatal, Refused, Retry
+from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.endpoints.node_replica_serve import ENDPOINT as SERVE
 from trivet.contracts.storage.endpoints.node_replica_serve import ServeRequest
 from trivet.contracts.storage.engine import (
@@ -17,6 +18,7 @@ from trivet.contracts.storage.engine import (
     ReplicaRecord,
     ReplicaSpec,
     ServedReplica,
+    Snapshots,
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import Pool
@@ -25,7 +27,7 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.storage.domain import attachment
 from trivet.storage.domain import volume_plan as do
-from trivet.storage.domain.volume_status import in_sync, with_replica
+from trivet.storage.domain.volume_status import in_sync, settled, with_replica
 from trivet.storage.node.serving import Serving
 
 Change = Callable[[Volume], Volume]
@@ -69,6 +71,8 @@ class VolumeEffects:
             case do.GrowReplica():
                 size, generation = volume.status.claimed_bytes, volume.meta.generation
                 await self._note(volume, await self._engine.grow(id_, size, generation))
+            case do.Revert(snapshot):
+                await self._revert(volume, snapshot)
             case do.NoteReplica():
                 for record in await self._engine.replicas(id_):
                     await self._note(volume, record)
@@ -91,6 +95,7 @@ class VolumeEffects:
             generation=volume.meta.generation,
             thin=volume.spec.thin,
             source=volume.status.source if source else None,
+            snapshot=volume.status.source_snapshot if source else None,
             linked=source is None or source.mode is CloneMode.LINKED,
         )
 
@@ -107,6 +112,20 @@ class VolumeEffects:
             )
 
         await self._write(volume, lambda v: with_replica(v, self._runtime.node, made))
+
+    async def _revert(self, volume: Volume, snapshot: ResourceId) -> None:
+        if not isinstance(self._engine, Snapshots):
+            raise Refused(NOT_SUPPORTED, f"{self._engine.name} keeps no snapshots")
+        generation = volume.meta.generation
+        record = await self._engine.revert(volume.meta.id, snapshot, generation)
+
+        def back(current: Volume) -> Volume:
+            if current.status.reverting != snapshot:
+                return current
+            return settled(current.with_status(reverting=None))
+
+        await self._write(volume, back)
+        await self._note(volume, record)
 
     async def _attach(self, volume: Volume, epoch: int) -> None:
         """Serve every replica in sync under the new epoch (which ends the older ones), the

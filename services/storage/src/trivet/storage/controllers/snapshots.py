@@ -1,0 +1,117 @@
+"""The duty of the leader towards snapshots: their place, their space, and their end."""
+
+from __future__ import annotations
+
+from trivet.contracts.storage.pool import Pool
+from trivet.contracts.storage.snapshot import Snapshot
+from trivet.contracts.storage.volume import Volume
+from trivet.runtime.collection import Collection
+from trivet.runtime.reconcile import Reconciler
+from trivet.runtime.service import Service
+from trivet.storage.domain import snapshot_plan as do
+from trivet.storage.domain.space import SpaceClaim
+from trivet.storage.domain.volume_plan import copied_from
+from trivet.storage.ledgers import Ledgers
+
+AGAIN_S = 2.0
+
+
+class SnapshotController:
+    """Places snapshots, and ends them."""
+
+    def __init__(
+        self,
+        service: Service,
+        snapshots: Collection[Snapshot],
+        volumes: Collection[Volume],
+        pools: Collection[Pool],
+        ledgers: Ledgers,
+    ) -> None:
+        self._clock = service.runtime.clock
+        self._assignments = service.assignments
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._pools = pools
+        self._ledgers = ledgers
+        self._reconciler = Reconciler(
+            "snapshot controller", self._reconcile, clock=self._clock, keys=snapshots.keys
+        )
+        snapshots.on_change(self._reconciler.wake)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._reconciler.run()
+
+    async def _reconcile(self, key: str) -> float | None:
+        snapshot = await self._snapshots.fresh(key)
+        if snapshot is None:
+            return None
+        going = snapshot.meta.deleting_at is not None
+        copied = going and copied_from(snapshot, self._volumes.list(snapshot.meta.project))
+        again: float | None = None
+        for action in do.plan_in_cluster(snapshot, self._clock.now(), copied):
+            match action:
+                case do.PlaceSnapshot():
+                    again = await self._place(snapshot)
+                case do.AssignSnapshot(node, after_s):
+                    meta = snapshot.meta
+                    await self._assignments.assign(node, "snapshot", meta.id, key, meta.generation)
+                    again = after_s
+                case do.SettleClaim():
+                    await self._settle(snapshot)
+                case do.ForgetSnapshot():
+                    await self._forget(snapshot)
+        return again
+
+    async def _place(self, snapshot: Snapshot) -> float | None:
+        project = snapshot.meta.project
+        found = [self._volumes.get(name, project) for name in snapshot.spec.volumes]
+        volumes = [v for v in found if v is not None and v.meta.deleting_at is None]
+        if len(volumes) < len(found):
+            await self._failed(snapshot, "VolumeGone", "a volume of it is gone")
+            return None
+        node = do.choose_node(volumes)
+        pool = self._pools.get(volumes[0].status.pool or "")
+        if node is None or pool is None:
+            why = "no node has a replica in sync of all its volumes: they can't be cut together"
+            await self._failed(snapshot, "NoCommonNode", why)
+            return None
+        claim = self._claim(snapshot, sum(v.status.size_bytes for v in volumes))
+        no_space = await self._ledgers.claim(pool, node, snapshot.meta.id, claim)
+        now, key = self._clock.now(), self._snapshots.key_of(snapshot)
+        if no_space is not None:
+            why = f"pool {pool.meta.name}: {no_space}"
+            await self._snapshots.mutate(key, lambda s: do.tell(s, "false", "NoSpace", why, now))
+            return AGAIN_S
+
+        def record(current: Snapshot) -> Snapshot:
+            fresh = current.meta.id == snapshot.meta.id and not current.status.parts
+            if not fresh or current.meta.deleting_at is not None:
+                return current
+            return do.placed(current, node, volumes, claim.size_bytes)
+
+        await self._snapshots.mutate(key, record)
+        return None
+
+    async def _failed(self, snapshot: Snapshot, reason: str, message: str) -> None:
+        now, key = self._clock.now(), self._snapshots.key_of(snapshot)
+        await self._snapshots.mutate(key, lambda s: do.failed(s, reason, message, now))
+
+    def _claim(self, snapshot: Snapshot, size_bytes: int) -> SpaceClaim:
+        return SpaceClaim(key=self._snapshots.key_of(snapshot), size_bytes=size_bytes)
+
+    async def _settle(self, snapshot: Snapshot) -> None:
+        pool, node = self._pools.get(snapshot.status.pool or ""), do.node_of(snapshot)
+        if pool is None or node is None:
+            return
+        size = do.wanted_bytes(snapshot)
+        claim = self._claim(snapshot, size)
+        await self._ledgers.settle(pool.meta.id, node, snapshot.meta.id, claim)
+        key = self._snapshots.key_of(snapshot)
+        await self._snapshots.mutate(key, lambda s: s.with_status(claimed_bytes=size))
+
+    async def _forget(self, snapshot: Snapshot) -> None:
+        for pool in self._pools.list():
+            for member in pool.spec.members:
+                await self._ledgers.release(pool.meta.id, member.node, snapshot.meta.id)
+        await self._snapshots.remove(snapshot)
