@@ -18,6 +18,7 @@ from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.endpoint import Crud, declared
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
+from trivet.contracts.security.endpoints.address_sets import CRUD as SETS
 from trivet.contracts.security.endpoints.projects import CRUD as PROJECTS
 from trivet.contracts.security.endpoints.roles import CRUD as ROLES
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
@@ -34,6 +35,7 @@ PLACES: dict[str, tuple[Crud[Any], str, dict[str, Any]]] = {
         (NETWORKS, "/v1/projects/default/networks", {"subnets": ["10.9.0.0/24"]}),
         (PORTS, "/v1/projects/default/ports", {"network": "there"}),
         (GROUPS, "/v1/projects/default/security-groups", {}),
+        (SETS, "/v1/projects/default/address-sets", {}),
         (POOLS, "/v1/pools", {"members": [{"node": "n1", "file_gib": 1}]}),
         (ROLES, "/v1/roles", {"permissions": ["compute.vm.get"]}),
         (USERS, "/v1/users", {}),

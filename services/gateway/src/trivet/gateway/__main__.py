@@ -12,6 +12,7 @@ import uvloop
 
 from trivet.contracts.errors import TrivetError
 from trivet.gateway.app import SERVICE, Gateway
+from trivet.gateway.audit_spool import AuditSpool
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import listening_socket, serve
 from trivet.runtime.clock import SystemClock
@@ -47,7 +48,8 @@ async def run(settings: Settings) -> None:
         limits = Limits.of(settings.gateway)
         holder = f"{settings.node}:{settings.gateway.port}"
         dialer = Dialer(settings.node, settings.gateway.ca_file)
-        gateway = Gateway(bus, store, SystemClock(), limits, holder, dialer)
+        spool = AuditSpool(settings.state_dir / SERVICE / f"audit-{settings.gateway.port}.jsonl")
+        gateway = Gateway(bus, store, SystemClock(), limits, holder, dialer, spool)
         await serve(gateway, settings.gateway, listener, stop)
     finally:
         await bus.close()

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 from trivet.contracts.errors import MALFORMED, Refused, TrivetError
 from trivet.contracts.gateway.codes import METHOD, NO_ROUTE
 from trivet.gateway.audit import AuditQueue
+from trivet.gateway.audit_spool import AuditSpool
 from trivet.gateway.dispatch import Dispatcher
 from trivet.gateway.events import EventFeeds, Subscriber, as_sse
 from trivet.gateway.filters import bus_subject, first_seq
@@ -72,12 +73,13 @@ class Gateway:
         limits: Limits,
         holder: str = "gateway",
         dialer: Dialer | None = None,
+        spool: AuditSpool | None = None,
     ) -> None:
         self._bus = bus
         endpoints = all_endpoints()
         self._client = client = Client(bus, SERVICE)
         self._hearing: Subscription | None = None
-        self._audit = AuditQueue(client, limits)
+        self._audit = AuditQueue(client, limits, spool)
         self._identities = Identities(client, clock, limits)
         self.limits = limits
         self.streams = OpenStreams(limits)

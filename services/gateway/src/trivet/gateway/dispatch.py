@@ -108,13 +108,17 @@ class Dispatcher:
             if self._at_work > self._limits.concurrent_requests:
                 raise Retry(TOO_MANY, "the gateway is at its bound", retry_after_s=1)  # noqa: TRY301
             with extract_context(request.headers), span(f"http {route.endpoint.op}"):
-                return await self._perform(exchange, request)
+                response = await self._perform(exchange, request)
+            await self._audit.saved()
+            return response
         except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
             error = as_trivet_error(raised, exchange.request_id)
             self.record(exchange, error)
+            await self._audit.saved()
             return problem_response(error, exchange.request_id)
         finally:
             self._at_work -= 1
+            self._audit.end(self._entry(exchange, None))
 
     async def _perform(self, exchange: Exchange, request: Request) -> Response:
         await self.admit(exchange, request)
@@ -163,6 +167,8 @@ class Dispatcher:
             request_id=exchange.request_id,
             nonce=nonce,
         )
+        if route.endpoint.changes:
+            self._audit.begin(self._entry(exchange, None))
         behind = may_ask(route, exchange.caller, exchange.project)
         response = await ask(call, behind, asked)
         if wait_s and route.get and isinstance(response, Resource):
@@ -255,20 +261,21 @@ class Dispatcher:
         denied = error is not None and error.code.http_status in (401, 403)
         if not endpoint.changes and not denied:
             return
+        self._audit.record(self._entry(exchange, error))
+
+    def _entry(self, exchange: Exchange, error: TrivetError | None) -> AuditEntry:
         caller = exchange.caller
-        self._audit.record(
-            AuditEntry(
-                at=self._clock.now(),
-                user=caller.user if caller else ANONYMOUS,
-                token_id=caller.token_id if caller else None,
-                address=exchange.address,
-                op=endpoint.op,
-                project=_plain(exchange.project),
-                target=_plain(exchange.target),
-                outcome=error.code.value if error else "ok",
-                request_id=exchange.request_id,
-                detail=error.detail[:_DETAIL_CHARS] if error else "",
-            )
+        return AuditEntry(
+            at=self._clock.now(),
+            user=caller.user if caller else ANONYMOUS,
+            token_id=caller.token_id if caller else None,
+            address=exchange.address,
+            op=exchange.route.endpoint.op,
+            project=_plain(exchange.project),
+            target=_plain(exchange.target),
+            outcome=error.code.value if error else "ok",
+            request_id=exchange.request_id,
+            detail=error.detail[:_DETAIL_CHARS] if error else "",
         )
 
 
