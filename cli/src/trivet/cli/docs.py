@@ -17,6 +17,7 @@ from trivet.contracts.alarm import alarm_rules
 from trivet.contracts.endpoint import SERVICES, Endpoint, declared
 from trivet.contracts.errors import CODES
 from trivet.contracts.resource import KINDS
+from trivet.contracts.service_metrics import metrics_endpoint
 from trivet.contracts.service_status import status_endpoint
 from trivet.runtime.nats_config import BUCKET_OWNERS
 
@@ -78,7 +79,9 @@ def _operations() -> str:
 
 def _common(service: str) -> tuple[Endpoint[Any, Any], ...]:
     """What every service with a bucket answers."""
-    return (status_endpoint(service),) if service in BUCKET_OWNERS else ()
+    if service not in BUCKET_OWNERS:
+        return ()
+    return status_endpoint(service), metrics_endpoint(service)
 
 
 def _http(endpoint: Endpoint[Any, Any]) -> str:

@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ from trivet.contracts.errors import (
 )
 from trivet.contracts.model import Model
 from trivet.runtime.bus import MAX_PAYLOAD_BYTES, Bus, Handler, Message, Subscription
+from trivet.runtime.metrics import CALLS_FAILED, SERVED, SERVED_SECONDS
 from trivet.runtime.starts import InFlight, Lost
 from trivet.runtime.telemetry import extract_context, inject_context, span
 
@@ -112,12 +114,16 @@ class Client:
             data = request.model_dump_json().encode()
             wait_s = timeout_s or endpoint.deadline_s(request)
             try:
-                reply = await self._ask(endpoint, data, node, wait_s, headers)
-            except Lost:
-                if endpoint.changes:
-                    raise
-                reply = await self._ask(endpoint, data, node, wait_s, headers)
-        return _read(endpoint, reply)
+                try:
+                    reply = await self._ask(endpoint, data, node, wait_s, headers)
+                except Lost:
+                    if endpoint.changes:
+                        raise
+                    reply = await self._ask(endpoint, data, node, wait_s, headers)
+                return _read(endpoint, reply)
+            except TrivetError as error:
+                CALLS_FAILED.labels(endpoint.service, endpoint.op, error.code.value).inc()
+                raise
 
     async def _ask(
         self,
@@ -148,31 +154,44 @@ def _read(endpoint: Endpoint[RequestT, ResponseT], reply: bytes) -> ResponseT:
 
 def answer(endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Handler:
     """A bus handler that runs `handler` for `endpoint` and always answers."""
+    seconds = SERVED_SECONDS.labels(endpoint.op)
+    good = SERVED.labels(endpoint.op, "ok")
 
     async def handle(message: Message) -> bytes:
-        request_id = message.headers.get(REQUEST_ID_HEADER, "-")
+        began = time.perf_counter()
         with extract_context(message.headers), span(f"serve {endpoint.service} {endpoint.op}"):
             try:
-                request = _parse(endpoint, message.data)
-                caller = Caller.model_validate_json(message.headers.get(CALLER_HEADER, ""))
-                nonce = message.headers.get(NONCE_HEADER, "")
-                call = Call(
-                    caller,
-                    request_id,
-                    message.remaining_s,
-                    nonce if _NONCE.fullmatch(nonce) else None,
-                )
-                return await _fitting(endpoint, handler, request, call)
+                reply = await _served(endpoint, handler, message)
+                good.inc()
             except TrivetError as error:
-                return _error_reply(error)
-            except ValidationError as error:
-                return _error_reply(malformed(error))
-            except Exception:
-                log.exception("%s failed (request %s)", endpoint.op, request_id)
-                detail = f"{endpoint.op} failed unexpectedly; request {request_id}"
-                return _error_reply(Fatal(INTERNAL, detail, hint="see the service's log"))
+                SERVED.labels(endpoint.op, error.code.value).inc()
+                reply = _error_reply(error)
+        seconds.observe(time.perf_counter() - began)
+        return reply
 
     return handle
+
+
+async def _served(
+    endpoint: Endpoint[Any, Any], handler: EndpointHandler, message: Message
+) -> bytes:
+    """The handler's answer; whatever fails is a `TrivetError` that can be told."""
+    request_id = message.headers.get(REQUEST_ID_HEADER, "-")
+    try:
+        request = _parse(endpoint, message.data)
+        caller = Caller.model_validate_json(message.headers.get(CALLER_HEADER, ""))
+        nonce = message.headers.get(NONCE_HEADER, "")
+        made_of = nonce if _NONCE.fullmatch(nonce) else None
+        call = Call(caller, request_id, message.remaining_s, made_of)
+        return await _fitting(endpoint, handler, request, call)
+    except TrivetError:
+        raise
+    except ValidationError as error:
+        raise malformed(error) from error
+    except Exception as error:
+        log.exception("%s failed (request %s)", endpoint.op, request_id)
+        detail = f"{endpoint.op} failed unexpectedly; request {request_id}"
+        raise Fatal(INTERNAL, detail, hint="see the service's log") from error
 
 
 async def _fitting(

@@ -19,6 +19,7 @@ from trivet.contracts.resource import Kind, ResourceT, derive_events
 from trivet.runtime.clock import Clock
 from trivet.runtime.record import Published, Record, next_outbox
 from trivet.runtime.store import Change, Store
+from trivet.runtime.telemetry import current_trace, note_cause
 
 MUTATE_ATTEMPTS = 20
 
@@ -246,6 +247,7 @@ class Collection(Generic[ResourceT]):
         return self._record_model(
             resource=subject,
             gone=after is None,
+            trace=current_trace(),
             outbox=next_outbox(self._store.bucket, outbox, revision, events, self._published),
         )
 
@@ -262,6 +264,8 @@ class Collection(Generic[ResourceT]):
                 self._forget_id(key, known[0])
             if not record.gone:
                 self._ids[meta.id] = key
+            if record.trace is not None:
+                note_cause(key, record.trace, meta.generation)
             self._tell(key)
         return resource
 

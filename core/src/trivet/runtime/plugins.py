@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from trivet.contracts import hookspecs
 from trivet.contracts.driver import Driver, DriverContext, Probe
 from trivet.contracts.errors import Fatal, Refused, code
+from trivet.runtime.telemetry import trace_calls
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ async def _open(cls: type[Driver], make_context: MakeContext, configs: Mapping[s
         where = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise Fatal(BAD_CONFIG, f"[plugins.{cls.name}]: {where}", hint=str(error)) from error
     driver = cls(make_context(cls.name), config)
+    trace_calls(driver, cls.name)
     try:
         await driver.open()
     except Refused as error:

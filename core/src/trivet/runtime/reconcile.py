@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from trivet.contracts.errors import CONFLICT, Refused, Retry
 from trivet.runtime.clock import Clock
+from trivet.runtime.metrics import Looks
+from trivet.runtime.telemetry import look_span
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class Reconciler:
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._running = False
+        self._looks = Looks(name)
 
     def wake(self, key: str) -> None:
         """Look at `key` soon. The queue holds each key once, so it is bounded by the keys; one
@@ -70,6 +74,7 @@ class Reconciler:
         elif key not in self._queued:
             self._queued.add(key)
             self._queue.put_nowait(key)
+            self._looks.queue.set(len(self._queued))
 
     async def run(self) -> None:
         """Work until cancelled; what was in work is then cancelled too."""
@@ -100,6 +105,7 @@ class Reconciler:
         while True:
             key = await self._queue.get()
             self._queued.discard(key)
+            self._looks.queue.set(len(self._queued))
             self._working.add(key)
             try:
                 delay = await self._once(key)
@@ -112,25 +118,34 @@ class Reconciler:
                 self._later(key, delay)
 
     async def _once(self, key: str) -> float | None:
+        began = time.perf_counter()
         try:
-            delay = await self._reconcile(key)
+            with look_span(self.name, key):
+                delay = await self._reconcile(key)
         except Retry as error:
+            self._looks.note("retry", began)
             log.info("%s %s: %s", self.name, key, error)
             return error.retry_after_s or self._backoff(key, LAST_RETRY_S)
         except Refused as error:
             if error.code is CONFLICT:
+                self._looks.note("conflict", began)
                 return 0.0
+            self._looks.note("refused", began)
             log.warning("%s %s: %s", self.name, key, error)
             return self._backoff(key)
         except Exception:
+            self._looks.note("failed", began)
             log.exception("%s %s failed", self.name, key)
             return self._backoff(key)
-        self._failures.pop(key, None)
+        self._looks.note("done", began)
+        if self._failures.pop(key, None) is not None:
+            self._looks.failing.set(len(self._failures))
         return delay
 
     def _backoff(self, key: str, last_s: float = LAST_BACKOFF_S) -> float:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self._looks.failing.set(len(self._failures))
         return min(FIRST_BACKOFF_S * 2.0 ** min(failures, 16), last_s)
 
     def _later(self, key: str, delay: float) -> None:

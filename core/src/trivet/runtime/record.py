@@ -42,6 +42,7 @@ class OutboxItem(Model):
 class Record(Model, Generic[BodyT]):
     """A resource as stored. `gone`: it was removed; its last events are told, then the key goes.
 
+    `trace`: the trace (W3C `traceparent`) under which the resource was written, if any.
     `same_as`: 0, or the revision at which this very resource was written (what has been written
     since cleared its outbox and no more). A collection reads a record with the kind's model as
     `resource`, the publisher with plain JSON.
@@ -51,6 +52,7 @@ class Record(Model, Generic[BodyT]):
     gone: bool = False
     outbox: tuple[OutboxItem, ...] = ()
     same_as: int = 0
+    trace: str | None = None
 
     def written_at(self, revision: int) -> int:
         """The revision of the resource itself, in a record found at `revision`."""

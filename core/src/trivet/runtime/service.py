@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from trivet.contracts.driver import DriverContext
-from trivet.contracts.endpoint import Endpoint
+from trivet.contracts.endpoint import Endpoint, Nothing
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.resource import Kind, ResourceT
+from trivet.contracts.service_metrics import MetricsText, metrics_endpoint
 from trivet.contracts.service_status import status_endpoint
 from trivet.runtime import starts
 from trivet.runtime.assignments import Assigned, Assignments
 from trivet.runtime.bus import Bus, Subscription
-from trivet.runtime.call import Client, EndpointHandler, answer
+from trivet.runtime.call import Call, Client, EndpointHandler, answer
 from trivet.runtime.clock import Clock
 from trivet.runtime.collection import Collection
 from trivet.runtime.feed import Feed
 from trivet.runtime.lease import Lease
+from trivet.runtime.metrics import Reading, State, resources
 from trivet.runtime.outbox import OutboxPublisher
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.record import Published
@@ -94,6 +96,9 @@ class Service:
         self._event_callbacks: list[tuple[str, EventCallback]] = []
         self._closers: list[Duty] = []
         self._untold = Untold(runtime.clock)
+        self._leads = False
+        self.state = State()
+        self.state.add(self._readings)
 
     def collection(self, kind: Kind[ResourceT]) -> Collection[ResourceT]:
         """The resources of a kind; one collection a kind."""
@@ -143,6 +148,7 @@ class Service:
                 tasks.append(asyncio.create_task(self._forever("feed", self.feed.run)))
                 async with asyncio.timeout(SYNC_TIMEOUT_S):
                     await self.feed.synced()
+            self.handle(metrics_endpoint(self.runtime.service), self._metrics)
             subscriptions.append(await self.runtime.client.hear_starts())
             await starts.say(self.runtime.bus, self.runtime.service, self.runtime.node)
             for endpoint, handler in self._handlers:
@@ -177,6 +183,18 @@ class Service:
         handler = status_handler(runtime.node, runtime.store, self._untold, runtime.clock)
         self.handle(status_endpoint(runtime.service), handler)
 
+    def _readings(self) -> Iterable[Reading]:
+        """What every service tells of itself."""
+        labels = {"service": self.runtime.service}
+        untold, oldest_s = self._untold.now()
+        yield Reading("trivet_leads", "Whether this instance leads", self._leads, labels)
+        yield Reading("trivet_outbox_records", "Records with events to tell", untold, labels)
+        yield Reading("trivet_outbox_oldest_seconds", "Age of the oldest of them", oldest_s, labels)
+        yield from resources(self._collections.values())
+
+    async def _metrics(self, request: Nothing, call: Call) -> MetricsText:
+        return MetricsText(text=self.state.text())
+
     async def _serve(self, endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Subscription:
         node = self.runtime.node if endpoint.per_node else None
         return await self.runtime.bus.serve(
@@ -205,9 +223,13 @@ class Service:
 
     async def _controllers_work(self) -> None:
         log.info("%s on %s leads", self.runtime.service, self.runtime.node)
-        async with asyncio.TaskGroup() as group:
-            for name, run in [("outbox", self._outbox.run), *self._controllers]:
-                group.create_task(self._forever(name, run))
+        self._leads = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, run in [("outbox", self._outbox.run), *self._controllers]:
+                    group.create_task(self._forever(name, run))
+        finally:
+            self._leads = False
 
     async def _forever(self, name: str, run: Duty) -> None:
         """Run a duty; when it fails or ends, begin it anew after a growing while."""

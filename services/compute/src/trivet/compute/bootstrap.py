@@ -7,6 +7,7 @@ from trivet.compute.controllers.node import NodeController
 from trivet.compute.controllers.vm import VmController
 from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
+from trivet.compute.gauges import gauges
 from trivet.compute.node.checks import NodeChecks
 from trivet.compute.node.image_agent import ImageAgent
 from trivet.compute.node.registration import Registration
@@ -61,6 +62,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("vms", controller.run)
     service.controller("nodes", NodeController(service, nodes, vms).run)
     service.controller("images", ImageController(service, images, nodes).run)
+    service.state.add(gauges(nodes, vms))
     await keep_alarms(service, ALARM, RULES)
     wire_endpoints(service, Parts(runtime, vms, nodes, images, hypervisor, agent, streams))
 

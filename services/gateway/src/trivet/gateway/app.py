@@ -33,6 +33,7 @@ from trivet.gateway.health import HealthCheck, product_version
 from trivet.gateway.idempotency import Answers
 from trivet.gateway.identity import FORGET_ON, Identities
 from trivet.gateway.limits import Limits
+from trivet.gateway.metrics import Metrics
 from trivet.gateway.node_streams import NodeStreams
 from trivet.gateway.openapi import document
 from trivet.gateway.problems import as_trivet_error, problem, problem_response
@@ -90,6 +91,7 @@ class Gateway:
         self._node_streams = NodeStreams(
             client, self._dispatcher, dialer or Dialer(), self.streams, clock, limits
         )
+        self._metrics = Metrics(client, self._identities)
         self._tasks: list[asyncio.Task[None]] = []
         table = routes(endpoints)
         self._table = table
@@ -128,6 +130,12 @@ class Gateway:
         register_url_convertor("segment", Segment())
         own: list[BaseRoute] = [
             Route("/v1/health", _guarded(self._answer_health), methods=["GET"]),
+            Route("/metrics", _guarded(self._metrics.own), methods=["GET"]),
+            Route(
+                "/metrics/{node:segment}/{service:segment}",
+                _guarded(self._metrics.of_service),
+                methods=["GET"],
+            ),
             Route("/v1/version", _guarded(self._answer_version), methods=["GET"]),
             Route("/v1/openapi.json", _guarded(self._answer_document), methods=["GET"]),
             Route("/v1/events", _guarded(self._answer_events), methods=["GET"]),

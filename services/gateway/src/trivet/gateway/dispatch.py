@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from trivet.gateway.routes import ApiRoute
 from trivet.gateway.settle import settle
 from trivet.runtime.call import MAX_REQUEST_BYTES, Client
 from trivet.runtime.clock import Clock
+from trivet.runtime.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from trivet.runtime.telemetry import extract_context, span
 
 ANONYMOUS = "anonymous"
@@ -100,6 +102,14 @@ class Dispatcher:
 
     async def answer(self, route: ApiRoute, request: Request) -> Response:
         """The reply to a call; never raises."""
+        began = time.perf_counter()
+        response = await self._answer(route, request)
+        op = route.endpoint.op
+        HTTP_SECONDS.labels(op).observe(time.perf_counter() - began)
+        HTTP_REQUESTS.labels(op, response.status_code).inc()
+        return response
+
+    async def _answer(self, route: ApiRoute, request: Request) -> Response:
         path = request.path_params
         address = request.client.host if request.client else None
         exchange = Exchange(route, path, address, target=path.get("name"))

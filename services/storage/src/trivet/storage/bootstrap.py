@@ -16,6 +16,7 @@ from trivet.storage.controllers.pools import PoolController
 from trivet.storage.controllers.snapshots import SnapshotController
 from trivet.storage.controllers.volumes import VolumeController
 from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
+from trivet.storage.gauges import gauges
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.pools import PoolAgent
@@ -54,6 +55,7 @@ async def bootstrap(service: Service) -> None:
     age_s = runtime.settings.storage.claim_age_s
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
+    service.state.add(gauges(pools, volumes))
     await keep_alarms(service, ALARM, RULES)
     parts = Parts(
         runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims, pool_agent, snapshots
