@@ -80,7 +80,7 @@ async def test_what_is_no_http(served: Any, sent: bytes) -> None:
     ],
 )
 async def test_a_head_that_comes_too_slowly_and_others_meanwhile(served: Any, sent: bytes) -> None:
-    async with served(head_s=0.2) as (_, address, _):
+    async with served(head_s=1.0) as (_, address, _):
         slow = [asyncio.create_task(talk(address, sent)) for _ in range(50)]
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"http://{address}/v1/version")).status_code == 200
