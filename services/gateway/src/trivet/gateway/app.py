@@ -29,6 +29,7 @@ from trivet.gateway.audit_spool import AuditSpool
 from trivet.gateway.dispatch import Dispatcher
 from trivet.gateway.events import EventFeeds, Subscriber, as_sse
 from trivet.gateway.filters import bus_subject, first_seq
+from trivet.gateway.front import Front, PathTable
 from trivet.gateway.health import HealthCheck, product_version
 from trivet.gateway.idempotency import Answers
 from trivet.gateway.identity import FORGET_ON, Identities
@@ -95,7 +96,9 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         table = routes(endpoints)
         self._table = table
-        self.app = self._application(table)
+        direct = [r for r in table if r.http.stream is None]
+        handlers = PathTable((r.http.method, r.http.path, self._handler(r)) for r in direct)
+        self.app = Front(handlers, self._application(table))
 
     @cached_property
     def _document(self) -> bytes:
