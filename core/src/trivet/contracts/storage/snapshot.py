@@ -36,6 +36,7 @@ class SnapshotPart(Model):
     volume: ResourceId
     name: Name
     node: str
+    pool: str
     size_bytes: int
     used_bytes: int | None = None
 
@@ -43,7 +44,6 @@ class SnapshotPart(Model):
 class SnapshotStatus(Status):
     """`taken_at`: the point at which all parts were cut; None: not yet."""
 
-    pool: str | None = None
     parts: tuple[SnapshotPart, ...] = ()
     taken_at: datetime | None = None
     claimed_bytes: int = 0

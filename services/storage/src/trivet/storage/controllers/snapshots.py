@@ -71,43 +71,55 @@ class SnapshotController:
             await self._failed(snapshot, "VolumeGone", "a volume of it is gone")
             return None
         node = do.choose_node(volumes)
-        pool = self._pools.get(volumes[0].status.pool or "")
-        if node is None or pool is None:
+        if node is None:
             why = "no node has a replica in sync of all its volumes: they can't be cut together"
             await self._failed(snapshot, "NoCommonNode", why)
             return None
-        claim = self._claim(snapshot, sum(v.status.size_bytes for v in volumes))
-        no_space = await self._ledgers.claim(pool, node, snapshot.meta.id, claim)
-        now, key = self._clock.now(), self._snapshots.key_of(snapshot)
+        parts, now = do.parts_on(node, volumes), self._clock.now()
+        key = self._snapshots.key_of(snapshot)
+        no_space = await self._claim(snapshot, node, do.by_pool(parts))
         if no_space is not None:
-            why = f"pool {pool.meta.name}: {no_space}"
-            await self._snapshots.mutate(key, lambda s: do.tell(s, "false", "NoSpace", why, now))
+            await self._snapshots.mutate(
+                key, lambda s: do.tell(s, "false", "NoSpace", no_space, now)
+            )
             return AGAIN_S
 
         def record(current: Snapshot) -> Snapshot:
             fresh = current.meta.id == snapshot.meta.id and not current.status.parts
             if not fresh or current.meta.deleting_at is not None:
                 return current
-            return do.placed(current, node, volumes, claim.size_bytes)
+            return do.placed(current, parts)
 
         await self._snapshots.mutate(key, record)
+        return None
+
+    async def _claim(self, snapshot: Snapshot, node: str, wanted: dict[str, int]) -> str | None:
+        """Promise space in each pool; why that can't be, or None: it is promised."""
+        for name, size_bytes in wanted.items():
+            pool = self._pools.get(name)
+            if pool is None:
+                return f"pool {name} is not there"
+            claim = self._claimed(snapshot, size_bytes)
+            why = await self._ledgers.claim(pool, node, snapshot.meta.id, claim)
+            if why is not None:
+                return f"pool {name}: {why}"
         return None
 
     async def _failed(self, snapshot: Snapshot, reason: str, message: str) -> None:
         now, key = self._clock.now(), self._snapshots.key_of(snapshot)
         await self._snapshots.mutate(key, lambda s: do.failed(s, reason, message, now))
 
-    def _claim(self, snapshot: Snapshot, size_bytes: int) -> SpaceClaim:
+    def _claimed(self, snapshot: Snapshot, size_bytes: int) -> SpaceClaim:
         return SpaceClaim(key=self._snapshots.key_of(snapshot), size_bytes=size_bytes)
 
     async def _settle(self, snapshot: Snapshot) -> None:
-        pool, node = self._pools.get(snapshot.status.pool or ""), do.node_of(snapshot)
-        if pool is None or node is None:
-            return
-        size = do.wanted_bytes(snapshot)
-        claim = self._claim(snapshot, size)
-        await self._ledgers.settle(pool.meta.id, node, snapshot.meta.id, claim)
-        key = self._snapshots.key_of(snapshot)
+        node = do.node_of(snapshot) or ""
+        for name, size_bytes in do.by_pool(snapshot.status.parts).items():
+            pool = self._pools.get(name)
+            if pool is not None:
+                claim = self._claimed(snapshot, size_bytes)
+                await self._ledgers.settle(pool.meta.id, node, snapshot.meta.id, claim)
+        key, size = self._snapshots.key_of(snapshot), do.wanted_bytes(snapshot)
         await self._snapshots.mutate(key, lambda s: s.with_status(claimed_bytes=size))
 
     async def _forget(self, snapshot: Snapshot) -> None:

@@ -7,7 +7,7 @@ is there its promise shrinks to what it holds, for it never grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -104,10 +104,18 @@ def node_of(snapshot: Snapshot) -> str | None:
 
 
 def wanted_bytes(snapshot: Snapshot) -> int:
-    """What is to be promised to it: all that its volumes could overwrite, then what it holds."""
-    return sum(
-        p.size_bytes if p.used_bytes is None else p.used_bytes for p in snapshot.status.parts
-    )
+    """What is to be promised to it in all its pools."""
+    return sum(by_pool(snapshot.status.parts).values())
+
+
+def by_pool(parts: Iterable[SnapshotPart]) -> dict[str, int]:
+    """What is to be promised in each pool (bytes): all that the volumes could overwrite, then
+    what the snapshot holds."""
+    wanted: dict[str, int] = {}
+    for part in parts:
+        size = part.size_bytes if part.used_bytes is None else part.used_bytes
+        wanted[part.pool] = wanted.get(part.pool, 0) + size
+    return wanted
 
 
 def choose_node(volumes: Sequence[Volume]) -> str | None:
@@ -120,14 +128,23 @@ def choose_node(volumes: Sequence[Volume]) -> str | None:
     return next(iter([*(n for n in held if n in (common or ())), *sorted(common or ())]), None)
 
 
-def placed(snapshot: Snapshot, node: str, volumes: Sequence[Volume], claimed: int) -> Snapshot:
-    """The snapshot with its place."""
-    parts = tuple(
-        SnapshotPart(volume=v.meta.id, name=v.meta.name, node=node, size_bytes=v.status.size_bytes)
+def parts_on(node: str, volumes: Sequence[Volume]) -> tuple[SnapshotPart, ...]:
+    """The parts of a snapshot of these volumes on a node."""
+    return tuple(
+        SnapshotPart(
+            volume=v.meta.id,
+            name=v.meta.name,
+            node=node,
+            pool=v.status.pool or "",
+            size_bytes=v.status.size_bytes,
+        )
         for v in volumes
     )
-    pool = volumes[0].status.pool
-    return snapshot.with_status(parts=parts, pool=pool, claimed_bytes=claimed)
+
+
+def placed(snapshot: Snapshot, parts: tuple[SnapshotPart, ...]) -> Snapshot:
+    """The snapshot with its place, for which space is promised."""
+    return snapshot.with_status(parts=parts, claimed_bytes=sum(by_pool(parts).values()))
 
 
 def taken(snapshot: Snapshot, records: Sequence[SnapshotRecord], now: datetime) -> Snapshot:

@@ -39,7 +39,8 @@ def wire(service: Service, parts: Parts) -> None:
                 f"pool {pool.meta.name} has {len(volumes)} volumes: {named}",
                 hint="delete its volumes first",
             )
-        kept = [s.meta.name for s in parts.snapshots.list() if s.status.pool == pool.meta.name]
+        name, every = pool.meta.name, parts.snapshots.list()
+        kept = [s.meta.name for s in every if name in {p.pool for p in s.status.parts}]
         if kept:
             named = ", ".join(kept[:5])
             raise Refused(

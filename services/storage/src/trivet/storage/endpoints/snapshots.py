@@ -22,11 +22,11 @@ def wire(service: Service, parts: Parts) -> None:
             immutable(before.spec, after.spec, "volumes")
             return after
         volumes = [_volume(parts, after, n, name) for n, name in enumerate(after.spec.volumes)]
-        if len({v.status.pool for v in volumes}) > 1 or choose_node(volumes) is None:
+        if choose_node(volumes) is None:
             raise Refused(
                 INVALID,
-                "spec.volumes: they lie in several pools, or on no common node",
-                hint="only volumes of one pool, with a replica on one node, are cut together",
+                "spec.volumes: no node has a replica in sync of all of them",
+                hint="only volumes with replicas on one node are cut together",
             )
         return after
 

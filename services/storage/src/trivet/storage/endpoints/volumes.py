@@ -155,7 +155,7 @@ def _snapshot_source(parts: Parts, volume: Volume, asked: VolumeSource) -> _Sour
     (part,) = found
     _check_fits(volume, name, -(-part.size_bytes // GIB))
     nodes = frozenset({part.node})
-    return _Source(part.volume, snapshot.meta.id, snapshot.status.pool or "", nodes)
+    return _Source(part.volume, snapshot.meta.id, part.pool, nodes)
 
 
 def _check_fits(volume: Volume, source: str, size_gib: int) -> None:
