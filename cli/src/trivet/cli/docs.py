@@ -7,11 +7,16 @@ there, and a test fails where a page is not what would be written now.
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from trivet.contracts.alarm import alarm_rules
 from trivet.contracts.endpoint import SERVICES, Endpoint, declared
@@ -20,6 +25,7 @@ from trivet.contracts.resource import KINDS
 from trivet.contracts.service_metrics import metrics_endpoint
 from trivet.contracts.service_status import status_endpoint
 from trivet.runtime.nats_config import BUCKET_OWNERS
+from trivet.runtime.settings import ENV_PREFIX, Settings
 
 _PARTS = ("trivet.contracts", "trivet.runtime", "trivet.client", "trivet.cli", "trivet.host")
 _MADE = "<!-- Written by `python -m trivet.cli.docs docs`; change the declarations instead. -->\n"
@@ -33,6 +39,7 @@ def pages() -> dict[str, str]:
         "operations.md": _operations(),
         "events.md": _events(),
         "alarms.md": _alarms(),
+        "settings.md": _settings(),
     }
 
 
@@ -125,6 +132,44 @@ def _alarms() -> str:
                 f"{rule.kind.name} ({service}).\n\nWhat to do: {rule.remedy}\n"
             )
     return text
+
+
+def _settings() -> str:
+    text = (
+        f"# Settings\n\n{_MADE}\n"
+        "`/etc/trivet/trivet.toml`; each can be overridden by the environment variable that is\n"
+        "named. An unknown key refuses to start. [operating.md](operating.md) says how to change\n"
+        "them. Under `[plugins.<name>]` is the configuration of the driver of that name.\n"
+    )
+    own = {n: f for n, f in Settings.model_fields.items() if not _section(f) and n != "plugins"}
+    text += f"\n## Of the node\n\n{_settings_table('', own)}"
+    for name, field in Settings.model_fields.items():
+        if section := _section(field):
+            told = " ".join((section.__doc__ or "").split())
+            text += f"\n## [{name}]\n\n{told}\n\n{_settings_table(name, section.model_fields)}"
+    return text
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _settings_table(section: str, fields: Mapping[str, FieldInfo]) -> str:
+    rows = []
+    for name, field in fields.items():
+        path = "__".join(part for part in (section, name) if part)
+        default = field.get_default() if field.default_factory is None else "this host's name"
+        shown = json.dumps(to_jsonable_python(default), ensure_ascii=False)
+        bounds = ", ".join(
+            f"{word} {getattr(limit, sign)}"
+            for limit in field.metadata
+            for sign, word in (("ge", "at least"), ("gt", "over"), ("le", "at most"))
+            if hasattr(limit, sign)
+        )
+        variable = f"`{ENV_PREFIX}{path.upper()}`"
+        rows.append((f"`{name}`", variable, f"`{shown}`", bounds))
+    return _table(("Setting", "Environment", "Default", "Bounds"), rows)
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -51,7 +51,7 @@ def up(layout: Layout, env: Mapping[str, str], say: Say) -> None:
         say("installing the services")
         environment.install(layout, folder, version)
     settings = configure(layout, user)
-    wanted = f"{version}-{_digest(layout.settings_file, layout.bus_config)}"
+    wanted = f"{version}-{_digest(*_read_at_start(layout))}"
     _start(layout, wanted, say)
     say("waiting for the services")
     token = _wait_until_ready(layout, settings)
@@ -86,6 +86,11 @@ def _own_names() -> tuple[list[str], list[str]]:
         if not name.startswith(("tv", "docker", "virbr", "veth")):
             addresses.add(address.partition("/")[0])
     return list(dict.fromkeys(["localhost", hostname])), sorted(addresses)
+
+
+def _read_at_start(layout: Layout) -> tuple[Path, ...]:
+    """The files that processes read when they start: where one changes, they start anew."""
+    return (layout.settings_file, layout.bus_config, layout.tls / "server.pem")
 
 
 def _digest(*paths: Path) -> str:
