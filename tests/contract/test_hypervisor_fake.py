@@ -33,6 +33,7 @@ class FakeBench:
         return domain("vm-0000000000000001", generation)
 
     def more(self) -> tuple[DomainDisk, DomainNic]:
+        self.driver.host.sizes.setdefault("w.e1", 1 << 30)
         disk = DomainDisk(name="data", socket="/run/data.sock", export="w.e1", serial="data")
         return disk, DomainNic(device="tvp9", mac="02:00:00:00:00:09", mtu=1450)
 
@@ -45,6 +46,12 @@ class FakeBench:
         running = self.driver.host.domains[id_].running
         assert running is not None
         return running.vcpus, running.memory_mib
+
+    async def guest_disk_bytes(self, id_: ResourceId, disk: DomainDisk) -> int:
+        return self.driver.host.domains[id_].shown.get(disk.name, 1 << 30)
+
+    async def serve_larger(self, disk: DomainDisk, size_bytes: int) -> None:
+        self.driver.host.sizes[disk.export] = size_bytes
 
     async def lose(self) -> None:
         self.driver.host.away = True

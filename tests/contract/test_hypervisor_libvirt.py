@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from trivet.contracts.compute.hypervisor import Act, DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.hypervisor import (
+    Act,
+    DomainDisk,
+    DomainEvent,
+    DomainNic,
+    DomainSpec,
+)
 from trivet.contracts.compute.vm import CpuTuning, Power
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.model import ResourceId
@@ -87,6 +93,24 @@ class LibvirtBench:
         vcpus, memory_kib = said.split()
         return int(vcpus), int(memory_kib) // 1024
 
+    async def guest_disk_bytes(self, id_: ResourceId, disk: DomainDisk) -> int:
+        find = f"grep -lx {disk.serial} /sys/block/vd*/serial"
+        async with asyncio.timeout(self.patience_s):
+            while True:
+                said = await self.shell(id_, f"cat $(dirname $({find}))/size")
+                if said.strip().isdigit():
+                    return int(said) * 512
+                await asyncio.sleep(0.2)
+
+    async def serve_larger(self, disk: DomainDisk, size_bytes: int) -> None:
+        assert self._more is not None
+        self._more.kill()
+        await asyncio.to_thread(self._more.wait)
+        os.unlink(disk.socket)
+        file = self.folder / "data.raw"
+        os.truncate(file, size_bytes)
+        self._more = serve(file, Path(disk.socket), disk.export)
+
     async def shell(self, id_: ResourceId, command: str) -> str:
         """What a command in the guest's shell says."""
         reader, writer = await asyncio.open_unix_connection(await self.driver.console_path(id_))
@@ -109,7 +133,8 @@ class LibvirtBench:
             folder.mkdir(parents=True, exist_ok=True)
         for path, text in self.described.files.items():
             path.write_text(text)
-        self._serve_disk()
+        shutil.copyfile(self._image, self.folder / "disk.raw")
+        self.serve_root()
         await self.restore()
         await self.driver.open()
 
@@ -164,17 +189,21 @@ class LibvirtBench:
             return False
         return True
 
-    def _serve_disk(self) -> None:
-        disk = self.folder / "disk.raw"
-        subprocess.run(["cp", "--sparse=always", self._image, disk], check=True)
-        self._disk = serve(disk, self.folder / "disk.sock", "root.e1")
+    def serve_root(self) -> None:
+        self._disk = serve(self.folder / "disk.raw", self.folder / "disk.sock", "root.e1")
+
+    def stop_root(self) -> None:
+        assert self._disk is not None
+        self._disk.kill()
+        self._disk.wait()
+        (self.folder / "disk.sock").unlink()
 
 
 def serve(disk: Path, socket: Path, export: str) -> subprocess.Popen[bytes]:
-    """A disk of 256 MiB, made or made larger, as NBD."""
+    """A disk of 256 MiB or more, made or made larger, as NBD."""
     with disk.open("ab") as file:
-        file.truncate(256 * 1024 * 1024)
-    options = ["-t", "-f", "raw", "-x", export, "-k", socket, "--discard=unmap"]
+        file.truncate(max(256 * 1024 * 1024, file.tell()))
+    options = ["-t", "-e", "4", "-f", "raw", "-x", export, "-k", socket, "--discard=unmap"]
     server = subprocess.Popen(["qemu-nbd", *options, disk])
     while not socket.exists():
         assert server.poll() is None
@@ -244,19 +273,37 @@ async def test_a_killed_guest_reads_as_crashed(bench: LibvirtBench) -> None:
     assert ended.reason == "crashed"
 
 
-async def test_a_lost_disk_pauses_the_guest(bench: LibvirtBench) -> None:
+async def test_a_lost_disk_pauses_the_guest_until_it_is_there_again(bench: LibvirtBench) -> None:
     spec = bench.spec()
     await boot(bench, spec)
-    assert bench._disk is not None
-    bench._disk.kill()
+    bench.stop_root()
     path = await bench.driver.console_path(spec.id)
     _, writer = await asyncio.open_unix_connection(path)
-    writer.write(b"dd if=/dev/zero of=/data/x bs=4096 count=1; sync\n")
+    writer.write(b"dd if=/dev/zero of=/data/x bs=4096 count=1; sync; echo wrote $?\n")
     await writer.drain()
     paused = await see(bench, spec.id, lambda s: s.power is Power.PAUSED)
     assert paused.reason == "io_error"
+    bench.serve_root()
+    await bench.driver.act(spec.id, Act.RESUME)
+    async with asyncio.timeout(bench.patience_s):
+        while True:
+            if b"wrote 0" in await bench.driver.console_log(spec.id, 4000):
+                break
+            await asyncio.sleep(0.2)
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_disk_that_is_back_soon_is_not_missed(bench: LibvirtBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    heard: list[DomainEvent] = []
+    bench.driver.listen(heard.append)
+    bench.stop_root()
+    bench.serve_root()
+    said = await bench.shell(spec.id, "echo x >/data/y; sync; echo wrote $?")
+    assert "wrote 0" in said
+    assert not heard, "the guest was not stopped"
 
 
 def ip(*words: str) -> str:

@@ -44,6 +44,7 @@ from trivet.contracts.errors import (
     TrivetError,
 )
 from trivet.contracts.hookspecs import hookimpl
+from trivet.contracts.model import GIB
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
 from trivet.contracts.network.network import Network, NetworkSpec, NetworkStatus
@@ -74,6 +75,7 @@ class Neighbour:
 
     make: Callable[[CreateRequest[Any]], Any]
     refuse: TrivetError | None = None
+    refuse_edit: TrivetError | None = None
     created: list[str] = field(default_factory=list)
     things: dict[str, Any] = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ class Neighbour:
         return self.things[request.meta.name]
 
     async def edit(self, request: EditRequest, call: object) -> Any:
+        if self.refuse_edit is not None:
+            raise self.refuse_edit
         found = self.find(request.name)
         spec = type(found.spec).model_validate({**dict(found.spec), **request.spec})
         self.things[request.name] = found.with_spec(spec)
@@ -145,6 +149,7 @@ class World:
     attaches: int = 0
     starved: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
+    served_gib: dict[str, int] = field(default_factory=dict)
 
     @property
     def source(self) -> type[FakeSource]:
@@ -184,7 +189,10 @@ class World:
                 export=f"{volume.meta.id}.e{epoch}",
             )
             self.volumes.things[request.name] = volume.with_status(attachment=held)
-        return held.model_copy(update={"starved": self.starved})
+        # It is served with the size that it has by now.
+        size_gib = self.served_gib.get(request.name, volume.spec.size_gib)
+        now = {"starved": self.starved, "size_bytes": size_gib * GIB}
+        return held.model_copy(update=now)
 
     async def detach(self, request: Any, call: object) -> Nothing:
         volume: Volume = self.volumes.find(request.name)

@@ -298,3 +298,31 @@ async def test_a_hypervisor_that_can_not_plug_leaves_it_to_the_next_start(
     await world.harness.call(START, REF)
     vm = await world.until(lambda v: ready(v) and applied(v))
     assert has(world, vm)[0] == ["root", "data"]
+
+
+async def test_a_disk_grows_while_the_guest_runs(world: Any) -> None:
+    await world.create()
+    await world.until(ready)
+    world.served_gib["web-root"] = 1
+    await world.edit(disks=[{**ROOT, "size_gib": 3}])
+    vm = await world.until(lambda v: "served with" in v.status.condition("Progress").message)
+    assert vm.status.condition("HardwareCurrent").message == "now: disk root of 3 GiB (has 1)"
+    assert not vm.settled()
+    assert world.host().domains[vm.meta.id].shown == {}
+    assert world.volumes.things["web-root"].spec.size_gib == 3
+    del world.served_gib["web-root"]
+    vm = await world.until(applied)
+    assert world.host().domains[vm.meta.id].shown == {"root": 3 << 30}
+    assert (vm.status.disks[0].size_gib, vm.status.disks[0].guest_gib) == (3, 3)
+    assert vm.status.epoch == 1
+
+
+async def test_growth_that_is_refused_is_told(world: Any) -> None:
+    await world.create()
+    await world.until(ready)
+    world.volumes.refuse_edit = Refused(NO_SPACE, "pool a has 0 GiB free", hint="add a disk")
+    await world.edit(disks=[{**ROOT, "size_gib": 3}])
+    vm = await world.until(lambda v: v.status.condition("PartsReady").status == "false")
+    told = vm.status.condition("PartsReady").message
+    assert told == "volume web-root: pool a has 0 GiB free (add a disk)"
+    assert vm.status.phase is Phase.READY

@@ -204,6 +204,18 @@ TABLE: list[tuple[str, Vm, Seen]] = [
     ("live-release", changing(asked=False, disks=(DATA,)), Seen(UP, can_plug=True)),
     ("live-plug", changing(asked=True, disks=(DATA,)), Seen(UP, can_plug=True)),
     ("live-wait", changing(asked=True), Seen(UP, can_plug=True)),
+    (
+        "live-grow",
+        changing(
+            asked=True,
+            disks=(DATA.model_copy(update={"size_gib": 1, "guest_gib": 0}),),
+            nics=(CARD,),
+            has=FULL,
+        ).with_status(
+            disks=(DATA.model_copy(update={"size_gib": 2, "guest_gib": 1, "attached": True}),)
+        ),
+        Seen(FULL, can_plug=True),
+    ),
     ("live-scale", growing(), Seen(SMALL, can_plug=True)),
     (
         "settled",

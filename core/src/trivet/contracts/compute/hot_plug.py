@@ -41,3 +41,8 @@ class HotPlug(Protocol):
         keeps: nothing is ever taken from a running guest this way. Raises
         `Refused(NOT_SUPPORTED)` for what goes beyond."""
         ...
+
+    async def resize(self, id_: ResourceId, disk: str, size_bytes: int) -> None:
+        """Show the guest that a disk has grown to that size. Raises `Retry` where its server
+        does not show that size yet."""
+        ...

@@ -63,7 +63,8 @@ class FakeHypervisorConfig(Model):
 
 @dataclass
 class FakeDomain:
-    """One domain: what is defined for the next start, and what runs."""
+    """One domain: what is defined for the next start, and what runs. `shown` are the sizes that
+    the guest was told its disks have grown to."""
 
     defined: DomainSpec
     running: DomainSpec | None = None
@@ -72,6 +73,7 @@ class FakeDomain:
     ready: bool = False
     boots: int = 0
     console: bytes = b""
+    shown: dict[str, int] = field(default_factory=dict)
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
     line: FakeLine | None = field(default=None, repr=False)
     screen: FakeScreen | None = field(default=None, repr=False)
@@ -108,12 +110,14 @@ class FakeDomain:
 @dataclass
 class FakeHost:
     """What runs on a node, whichever driver looks at it. `foreign` are names of domains that
-    somebody else runs; `away` is a hypervisor that does not answer."""
+    somebody else runs; `away` is a hypervisor that does not answer; `sizes` are those of disks'
+    exports, where a test says them."""
 
     domains: dict[ResourceId, FakeDomain] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     sockets: set[str] = field(default_factory=set)
     devices: set[str] = field(default_factory=set)
+    sizes: dict[str, int] = field(default_factory=dict)
     away: bool = False
     defines: int = 0
     drivers: list[FakeHypervisor] = field(default_factory=list, repr=False)
@@ -305,6 +309,16 @@ class FakeHypervisor:
         }
         domain.running = running.model_copy(update=sizes)
         self.host.tell(id_)
+
+    async def resize(self, id_: ResourceId, disk: str, size_bytes: int) -> None:
+        """Show the running guest that a disk has grown."""
+        domain, running = self._running(id_)
+        if disk not in (d.name for d in running.disks):
+            raise Refused(CONFLICT, f"{id_} has no disk {disk}")
+        export = next(d.export for d in running.disks if d.name == disk)
+        if size_bytes > self.host.sizes.get(export, size_bytes):
+            raise Retry(DRIVER_FAILED, f"disk {disk} is smaller", retry_after_s=0.05)
+        domain.shown[disk] = size_bytes
 
     def _let_go(self, domain: FakeDomain, device: str) -> None:
         if domain.running is None or not domain.ready:

@@ -57,6 +57,14 @@ class HypervisorBench(Protocol):
         """How many processors and how much memory (MiB) a running guest finds in itself."""
         ...
 
+    async def guest_disk_bytes(self, id_: ResourceId, disk: DomainDisk) -> int:
+        """The size that a running guest finds its disk to have; waits until it has found it."""
+        ...
+
+    async def serve_larger(self, disk: DomainDisk, size_bytes: int) -> None:
+        """The server of a disk of `more` goes, and comes again with that size."""
+        ...
+
     async def lose(self) -> None:
         """The hypervisor goes away without warning; guests run on."""
         ...
@@ -316,6 +324,27 @@ class HypervisorSuite:
                 if vcpus == spec.vcpus + 1 and memory_mib >= before_mib + MEMORY_STEP_MIB * 0.9:
                     break
                 await asyncio.sleep(LOOK_S)
+        await driver.act(spec.id, Act.DESTROY)
+
+    async def test_a_disk_grows(self, bench: HypervisorBench) -> None:
+        """The guest sees it once it is served so, and never before."""
+        driver, spec, (disk, _) = bench.driver, bench.spec(), bench.more()
+        if not isinstance(driver, HotPlug):
+            pytest.skip("this driver does not change running guests")
+        await boot(bench, spec)
+        await driver.plug(spec.id, disk)
+        before = await bench.guest_disk_bytes(spec.id, disk)
+        with pytest.raises(Retry):
+            await driver.resize(spec.id, disk.name, 2 * before)
+        assert await bench.guest_disk_bytes(spec.id, disk) == before
+        await bench.serve_larger(disk, 2 * before)
+        for _ in range(2):
+            await driver.resize(spec.id, disk.name, 2 * before)
+        assert await bench.guest_disk_bytes(spec.id, disk) == 2 * before
+        assert (await see(bench, spec.id, lambda s: s.ready)).power is Power.RUNNING
+        with pytest.raises(Refused) as refused:
+            await driver.resize(spec.id, "nope", 2 * before)
+        assert refused.value.code is CONFLICT
         await driver.act(spec.id, Act.DESTROY)
 
 

@@ -13,14 +13,13 @@ import importlib.util
 import logging
 import shutil
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trivet.contracts.compute.hypervisor import (
     Act,
-    DomainDisk,
     DomainEvent,
-    DomainNic,
     DomainSpec,
     DomainState,
     Hypervisor,
@@ -36,12 +35,13 @@ from trivet.plugins.compute import (
     accel,
     inventory,
     libvirt_domains,
-    libvirt_live,
     libvirt_screen,
     libvirt_xml,
 )
 from trivet.plugins.compute.console_watch import ConsoleLog
 from trivet.plugins.compute.libvirt_connection import Connection
+from trivet.plugins.compute.libvirt_hot_plug import LibvirtHotPlug
+from trivet.plugins.compute.libvirt_reconnect import said_in_xml
 from trivet.plugins.compute.libvirt_state import power_after
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LibvirtConfig(Model):
     uefi_vars: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(LibvirtHotPlug):
     """Runs guests through libvirtd; see the law in `contracts.compute.hypervisor`."""
 
     name: ClassVar[str] = "libvirt"
@@ -134,9 +134,14 @@ class LibvirtHypervisor:
 
     async def define(self, domain: DomainSpec) -> None:
         """Make the domain known to libvirt, unless it is known alike."""
-        rendered = libvirt_xml.render(domain, self._host)
         self._ids[libvirt_xml.domain_uuid(domain.id)] = domain.id
-        await self._connection.run(lambda c: libvirt_domains.define(c, domain.id, rendered))
+
+        def define(connection: libvirt.virConnect) -> None:
+            host = replace(self._host, reconnects=said_in_xml(connection))
+            rendered = libvirt_xml.render(domain, host)
+            libvirt_domains.define(connection, domain.id, rendered)
+
+        await self._connection.run(define)
 
     async def undefine(self, id_: ResourceId) -> None:
         """Forget a stopped domain, its firmware variables and its logs."""
@@ -183,18 +188,6 @@ class LibvirtHypervisor:
         if not active:
             raise Refused(CONFLICT, f"{id_} does not run: it has no console")
         return str(libvirt_xml.console_socket(self._host, id_))
-
-    async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
-        """Give the running guest a disk or a card."""
-        await self._connection.run(lambda c: libvirt_live.plug(c, id_, device))
-
-    async def unplug(self, id_: ResourceId, device: str) -> None:
-        """Ask the running guest to let go of a disk (by name) or a card (by MAC)."""
-        await self._connection.run(lambda c: libvirt_live.unplug(c, id_, device))
-
-    async def scale(self, id_: ResourceId, vcpus: int, memory_mib: int) -> None:
-        """Give the running guest more processors and memory."""
-        await self._connection.run(lambda c: libvirt_live.scale(c, id_, vcpus, memory_mib))
 
     async def screen_path(self, id_: ResourceId) -> str:
         """The unix socket of the screen. `Refused` if the domain does not run."""

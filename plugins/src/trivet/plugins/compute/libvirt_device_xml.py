@@ -8,12 +8,15 @@ from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
 
+RECONNECT_S = 10
 DISK_ALIAS = "ua-disk-"  # libvirt keeps a user's alias that begins with ua-
 
 
-def disk_element(target: str, disk: DomainDisk) -> ET.Element:
+def disk_element(target: str, disk: DomainDisk, *, reconnects: bool) -> ET.Element:
     """A disk over NBD. An error stops the guest rather than reach it: whoever repairs the
-    volume resumes it, and the guest has seen nothing."""
+    volume resumes it, and the guest has seen nothing. A disk whose server goes and comes again
+    within `RECONNECT_S` (it was killed, or shows a new size) is only slow for that long;
+    `reconnects`: this libvirt can be told so."""
     element = ET.Element("disk", type="network", device="disk")
     ET.SubElement(
         element,
@@ -27,6 +30,8 @@ def disk_element(target: str, disk: DomainDisk) -> ET.Element:
     )
     source = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
     ET.SubElement(source, "host", transport="unix", socket=disk.socket)
+    if reconnects:
+        ET.SubElement(source, "reconnect", delay=str(RECONNECT_S))
     ET.SubElement(element, "target", dev=target, bus="virtio")
     leaf(element, "serial", disk.serial)
     if disk.boot_order is not None:

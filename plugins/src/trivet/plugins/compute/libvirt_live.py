@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
-from trivet.contracts.errors import CONFLICT, NOT_SUPPORTED, Refused
+from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_device_xml import (
     dimm,
@@ -21,11 +21,18 @@ from trivet.plugins.compute.libvirt_device_xml import (
 )
 from trivet.plugins.compute.libvirt_devices import LiveDevice, devices_of
 from trivet.plugins.compute.libvirt_domains import KIB_PER_MIB, find, record_of
+from trivet.plugins.compute.libvirt_reconnect import (
+    connect_now,
+    disk_nodes,
+    keep_connected,
+    said_in_xml,
+)
 from trivet.plugins.compute.libvirt_xml import NAMESPACE, PREFIX, record_element
 
 if TYPE_CHECKING:
     import libvirt
 
+CAN_NOT_GROW = "Cannot grow NBD nodes"
 UNPLUG_UNDER_WAY = "in the process of unplug"
 
 
@@ -38,7 +45,8 @@ def plug(connection: libvirt.virConnect, id_: ResourceId, device: DomainDisk | D
     if isinstance(device, DomainDisk):
         if device.name in {d.name for d in disks}:
             return
-        element = disk_element(free_target({d.target for d in disks if d.target}), device)
+        target = free_target({d.target for d in disks if d.target})
+        element = disk_element(target, device, reconnects=said_in_xml(connection))
         after = spec.model_copy(update={"disks": (*_kept(spec.disks, disks), device)})
     else:
         if device.mac in {n.name for n in nics}:
@@ -46,8 +54,11 @@ def plug(connection: libvirt.virConnect, id_: ResourceId, device: DomainDisk | D
         element = nic_element(device)
         kept = tuple(nic for nic in spec.nics if nic.mac in {n.name for n in nics})
         after = spec.model_copy(update={"nics": (*kept, device)})
+    known = frozenset(disk_nodes(domain))
     xml = ET.tostring(element, encoding="unicode")
     domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    if not said_in_xml(connection):
+        keep_connected(domain, known)
     _write_record(domain, after)
 
 
@@ -94,6 +105,25 @@ def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mi
         domain.attachDeviceFlags(dimm(more_mib), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     sizes = {"vcpus": max(vcpus, has_vcpus), "memory_mib": max(memory_mib, spec.memory_mib)}
     _write_record(domain, spec.model_copy(update=sizes))
+
+
+def resize(connection: libvirt.virConnect, id_: ResourceId, disk: str, size_bytes: int) -> None:
+    """Show the guest a disk's new size. QEMU learns it when it connects to the disk's server
+    anew, which it does at the next request to it: so one is made here."""
+    import libvirt
+
+    domain, spec = _running(connection, id_)
+    found = next((d for d in devices_of(domain.XMLDesc(0), spec)[0] if d.name == disk), None)
+    if found is None or found.target is None:
+        raise Refused(CONFLICT, f"{id_} has no disk {disk}")
+    connect_now(domain, found.alias)
+    try:
+        domain.blockResize(found.target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    except libvirt.libvirtError as e:
+        if CAN_NOT_GROW not in str(e):
+            raise
+        detail = f"the server of disk {disk} does not show {size_bytes} bytes yet"
+        raise Retry(DRIVER_FAILED, detail, retry_after_s=1.0) from e
 
 
 def _kept(disks: tuple[DomainDisk, ...], live: list[LiveDevice]) -> tuple[DomainDisk, ...]:

@@ -41,7 +41,8 @@ class HostFacts:
     """What the XML needs to know of the host.
 
     `console_dir` holds the consoles' sockets, `log_dir` their logs, `nvram_dir` the variables
-    of UEFI guests. `cgroups` says whether libvirtd may use cgroups (shares and limits).
+    of UEFI guests. `cgroups` says whether libvirtd may use cgroups (shares and limits),
+    `reconnects` whether it can be told that disks connect again to their servers.
     """
 
     accel: Accel
@@ -53,6 +54,7 @@ class HostFacts:
     uefi_code: str | None = None
     uefi_vars: str | None = None
     cgroups: bool = False
+    reconnects: bool = False
 
 
 def domain_uuid(id_: ResourceId) -> str:
@@ -209,7 +211,7 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "controller", type="virtio-serial", index="0")
     for index, disk in enumerate(spec.disks):
-        devices.append(disk_element(f"vd{letters(index)}", disk))
+        devices.append(disk_element(f"vd{letters(index)}", disk, reconnects=facts.reconnects))
     for nic in spec.nics:
         devices.append(nic_element(nic))
     _console(devices, spec.id, facts)

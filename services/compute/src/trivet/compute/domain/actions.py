@@ -144,6 +144,13 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class ShowSize:
+    """Show the running guest the new size of the disk of that name, once it is served."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class RecordPowerOff:
     """The run ended by the guest's own doing: the VM is wanted off from now on."""
 
@@ -189,6 +196,7 @@ Action = (
     | PlugNic
     | Unplug
     | Scale
+    | ShowSize
     | RecordPowerOff
     | SetStopBy
     | ForgetStop

@@ -85,7 +85,16 @@ def lacking(vm: Vm) -> tuple[str, ...]:
 
 def gaps(vm: Vm) -> tuple[Gap, ...]:
     """All differences, as the status has them on record."""
-    return (*_device_gaps(vm), *_size_gaps(vm))
+    return (*_device_gaps(vm), *_disk_size_gaps(vm), *_size_gaps(vm))
+
+
+def _disk_size_gaps(vm: Vm) -> list[Gap]:
+    has = {d.name: d.guest_gib for d in disks_to_have(vm) if d.attached and d.guest_gib}
+    return [
+        Gap(f"disk {d.name} of {d.size_gib} GiB (has {has[d.name]})", live=True)
+        for d in vm.spec.disks
+        if d.name in has and d.size_gib > has[d.name]
+    ]
 
 
 def _device_gaps(vm: Vm) -> list[Gap]:

@@ -7,7 +7,16 @@ guest that is off has none of this: it starts with what is asked for then.
 
 from __future__ import annotations
 
-from trivet.compute.domain.actions import Action, PlugDisk, PlugNic, Release, Scale, Unplug, Wait
+from trivet.compute.domain.actions import (
+    Action,
+    PlugDisk,
+    PlugNic,
+    Release,
+    Scale,
+    ShowSize,
+    Unplug,
+    Wait,
+)
 from trivet.compute.domain.hardware import (
     can_have_memory,
     can_have_vcpus,
@@ -65,6 +74,13 @@ def _sizes(s: Situation) -> Scale | None:
     return None if same else Scale(vcpus, memory_mib)
 
 
+def _grown(s: Situation) -> tuple[Action, ...]:
+    """The first disk whose volume was asked to be larger than the guest was shown."""
+    disks, _ = _has(s)
+    found = [d for d in disks_to_have(s.vm) if d.name in disks and 0 < d.guest_gib < d.size_gib]
+    return tuple(ShowSize(d.name) for d in found[:1])
+
+
 def _open_gaps(s: Situation) -> str:
     found = [f"{what} is being made" for what in lacking(s.vm)]
     return "; ".join(found or [gap.message for gap in gaps(s.vm) if gap.live])
@@ -94,6 +110,12 @@ LIVE_RULES: tuple[Rule, ...] = (
         "a disk or a card is there, and the guest does not have it yet",
         lambda s: _may_plug(s) and bool(_to_plug(s)),
         _to_plug,
+    ),
+    Rule(
+        "live-grow",
+        "a disk has grown, and the guest does not know it yet",
+        lambda s: _may_plug(s) and bool(_grown(s)),
+        _grown,
     ),
     Rule(
         "live-wait",

@@ -19,7 +19,7 @@ from trivet.contracts.compute.node import Node, Promise
 from trivet.contracts.compute.vm import Power, Vm, VmDisk, VmNic
 from trivet.contracts.endpoint import GetRequest
 from trivet.contracts.errors import NOT_FOUND, UNAVAILABLE, Refused, Retry, TrivetError
-from trivet.contracts.model import NodeName
+from trivet.contracts.model import GIB, NodeName
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
 from trivet.contracts.network.port import Port
 from trivet.contracts.resource import Phase
@@ -72,18 +72,7 @@ class Devices:
     ) -> tuple[DomainDisk, VmDisk]:
         """Attach a disk here: for the hypervisor, and as the status tells it; why there is no
         space to write to it is added to `full`. Raises `TrivetError`."""
-        try:
-            attachment: Attachment = await self._runtime.client.call(
-                ATTACH,
-                AttachRequest(
-                    project=vm.meta.project,
-                    name=disk.volume,
-                    holder=holder_of(vm),
-                    node=NodeName(self._runtime.node),
-                ),
-            )
-        except TrivetError as error:
-            raise _about(f"disk {disk.name}", error) from error
+        attachment = await self._attachment(vm, disk)
         if attachment.socket is None or attachment.export is None:
             raise Retry(UNAVAILABLE, f"disk {disk.name}: its attachment has no socket yet")
         if attachment.starved and full is not None:
@@ -95,8 +84,28 @@ class Devices:
             serial=disk.name[:SERIAL_LENGTH],
             boot_order=boot_order,
         )
-        shown = {"attached": True, "epoch": attachment.epoch, "guest_gib": disk.size_gib}
+        # What is served now is what the guest sees: it may still be about to grow.
+        has_gib = attachment.size_bytes // GIB or disk.size_gib
+        shown = {"attached": True, "epoch": attachment.epoch, "guest_gib": has_gib}
         return given, disk.model_copy(update=shown)
+
+    async def served_bytes(self, vm: Vm, disk: VmDisk) -> int:
+        """The size with which an attached disk is served here now. Raises `TrivetError`."""
+        return (await self._attachment(vm, disk)).size_bytes
+
+    async def _attachment(self, vm: Vm, disk: VmDisk) -> Attachment:
+        """The disk's attachment here, made or as it is."""
+        request = AttachRequest(
+            project=vm.meta.project,
+            name=disk.volume,
+            holder=holder_of(vm),
+            node=NodeName(self._runtime.node),
+        )
+        try:
+            attachment: Attachment = await self._runtime.client.call(ATTACH, request)
+        except TrivetError as error:
+            raise _about(f"disk {disk.name}", error) from error
+        return attachment
 
     async def nic(self, vm: Vm, nic: VmNic) -> tuple[DomainNic, VmNic]:
         """A card whose port is plugged here and protected. Raises `TrivetError`."""

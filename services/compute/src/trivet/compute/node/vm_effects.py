@@ -16,6 +16,7 @@ from trivet.contracts.compute.hypervisor import Act, DomainSpec, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Vm
 from trivet.contracts.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, Refused, Retry
+from trivet.contracts.model import GIB
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 
@@ -60,7 +61,7 @@ class VmEffects:
                 await self._hypervisor.undefine(vm.meta.id)
             case do.AskShutdown() | do.CutPower() | do.Suspend() | do.Resume():
                 await self._act(vm, action, memory)
-            case do.PlugDisk() | do.PlugNic() | do.Unplug() | do.Scale():
+            case do.PlugDisk() | do.PlugNic() | do.Unplug() | do.Scale() | do.ShowSize():
                 await self._change(vm, action, memory)
             case do.Release(names):
                 gone = [d for d in vm.status.disks if d.name in names]
@@ -117,6 +118,8 @@ class VmEffects:
                 if missing := await self._devices.unpromised(vm):
                     raise Retry(UNAVAILABLE, missing[0], retry_after_s=SOON_S)
                 await self._hypervisor.scale(vm.meta.id, vcpus, memory_mib)
+            case do.ShowSize(name):
+                await self._show_size(vm, name, self._hypervisor)
             case do.PlugDisk(name):
                 disk = next(d for d in disks_to_have(vm) if d.name == name)
                 memory.asked_off.pop(name, None)
@@ -129,6 +132,17 @@ class VmEffects:
                 memory.asked_off.pop(card.mac, None)
                 if await self.records.replace(vm, nic=seen):
                     await self._hypervisor.plug(vm.meta.id, card)
+
+    async def _show_size(self, vm: Vm, name: str, hypervisor: HotPlug) -> None:
+        disk = next(d for d in disks_to_have(vm) if d.name == name)
+        served_bytes = await self._devices.served_bytes(vm, disk)
+        wanted_bytes = disk.size_gib * GIB
+        if served_bytes < wanted_bytes:
+            detail = f"disk {name} is served with {served_bytes} of {wanted_bytes} bytes so far"
+            raise Retry(UNAVAILABLE, detail, retry_after_s=SOON_S)
+        await hypervisor.resize(vm.meta.id, name, wanted_bytes)
+        shown = disk.model_copy(update={"guest_gib": disk.size_gib})
+        await self.records.replace(vm, disk=shown)
 
 
 def _domain(vm: Vm, prepared: do.Preparation) -> DomainSpec:
