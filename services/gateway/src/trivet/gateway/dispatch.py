@@ -23,7 +23,7 @@ from fastapi.responses import Response
 from starlette.requests import HTTPConnection
 
 from trivet.contracts.access import Audience, Caller
-from trivet.contracts.endpoint import CreateRequest
+from trivet.contracts.endpoint import CreateRequest, Endpoint
 from trivet.contracts.errors import (
     FORBIDDEN,
     MALFORMED,
@@ -71,6 +71,8 @@ class Exchange:
     request_id: str = field(default_factory=lambda: secrets.token_hex(8))
     """Ours, never the caller's: the audit trail records each request id once."""
     caller: Caller | None = None
+    behind: tuple[Endpoint[Any, Any], ...] = ()
+    """The operations behind the route that the caller may use."""
     target: str | None = None
 
     @property
@@ -179,8 +181,7 @@ class Dispatcher:
         )
         if route.endpoint.changes:
             self._audit.begin(self._entry(exchange, None))
-        behind = may_ask(route, exchange.caller, exchange.project)
-        response = await ask(call, behind, asked)
+        response = await ask(call, exchange.behind, asked)
         if wait_s and route.get and isinstance(response, Resource):
             return await settle(
                 self._client, route.get, response, wait_s, exchange.caller, self._clock
@@ -232,7 +233,8 @@ class Dispatcher:
         if policy.audience is not Audience.PUBLIC:
             header = request.headers.get("Authorization")
             exchange.caller = await self._identities.caller(header, exchange.address)
-        if not may_ask(exchange.route, exchange.caller, exchange.project):
+        exchange.behind = may_ask(exchange.route, exchange.caller, exchange.project)
+        if not exchange.behind:
             where = f"in project {exchange.project!a}" if exchange.project else "in the cluster"
             user = exchange.caller.user if exchange.caller else ANONYMOUS
             raise Refused(
