@@ -78,7 +78,7 @@ def domain(id_: str, generation: int = 1) -> DomainSpec:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[FakeBench]:
-    made = FakeBench(tmp_path, FakeHypervisorConfig())
+    made = FakeBench(tmp_path, FakeHypervisorConfig(agent=True))
     await made.driver.open()
     yield made
     await made.driver.close()

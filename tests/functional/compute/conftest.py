@@ -385,7 +385,15 @@ class FakePlugins:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+def hypervisor() -> dict[str, Any]:
+    """The configuration of the pretended hypervisor."""
+    return {}
+
+
+@pytest.fixture
+async def world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hypervisor: dict[str, Any]
+) -> AsyncIterator[World]:
     monkeypatch.setattr(FakeSource, "have_file", {"n1"})
     monkeypatch.setattr(FakeSource, "fetches", 0)
     monkeypatch.setattr(FakeSource, "forgotten", [])
@@ -395,6 +403,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     harness = Harness(
         tmp_path,
         plugins=(fake_hypervisor, FakePlugins),
+        configs={"fake": hypervisor},
         compute={"hypervisor": "fake", "look_s": 0.5, "node_silent_s": 1.0},
     )
     async with harness:

@@ -38,6 +38,7 @@ LABEL trivet
 _INIT = r"""#!/bin/busybox sh
 export PATH=/bin HOME=/root TERM=vt100
 /bin/busybox --install -s /bin
+ln -s /bin /sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
@@ -72,6 +73,16 @@ httpd -p 80 -h /www
 echo "addresses: $(addresses)"
 echo "boots: $(cat /data/boots 2>/dev/null || echo unknown)"
 echo READY
+
+# The guest agent, after all else: nobody waits for it.
+mkdir -p /dev/virtio-ports
+for port in /sys/class/virtio-ports/*; do
+  ln -sf /dev/${port##*/} /dev/virtio-ports/$(cat $port/name 2>/dev/null) 2>/dev/null
+done
+if [ -x /usr/sbin/qemu-ga ] && [ -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; then
+  qemu_ga() { /usr/sbin/qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run; }
+  (while :; do qemu_ga; sleep 1; done) </dev/null >/dev/null 2>&1 &
+fi
 cd /root
 while :; do
   setsid cttyhack sh -l

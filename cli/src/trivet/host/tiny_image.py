@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from trivet.host import tiny_guest
+from trivet.host import tiny_agent, tiny_guest
 
 Progress = Callable[[str], None]
 
@@ -95,6 +95,10 @@ def _initramfs(folder: Path, tree: Path, release: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(0o755)
+    try:
+        tiny_agent.add(root, folder, _run)
+    except LookupError as e:
+        raise BuildFailed(str(e)) from e
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
     listing = ("\n".join(names) + "\n").encode()
     archive = _run("cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0", cwd=root, stdin=listing)
@@ -173,7 +177,8 @@ def _newest_kernel() -> tuple[str, str]:
 def _cache_key(package: str, version: str) -> str:
     """Changes with everything that goes into an image."""
     digest = hashlib.sha256(f"{package} {version} {IMAGE_MIB} {BOOT_MIB}".encode())
-    for path in (_busybox(), _MBR, Path(__file__), Path(tiny_guest.__file__)):
+    sources = (Path(__file__), Path(tiny_guest.__file__), Path(tiny_agent.__file__))
+    for path in (_busybox(), _MBR, *sources):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
+from trivet.contracts.compute.guest_agent import AgentStatus
 from trivet.contracts.event import EventType
 from trivet.contracts.model import Model, Name, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
@@ -177,6 +178,7 @@ class VmStatus(Status):
     nics: tuple[VmNic, ...] = ()
     accel: str | None = None
     guest_ready: bool = False
+    agent: AgentStatus = AgentStatus()
     placement: str = ""
     stop_by: datetime | None = None
     runs_with: Hardware | None = None

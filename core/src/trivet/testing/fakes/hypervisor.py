@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from trivet.contracts.compute.guest_agent import GuestReport
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.hypervisor import (
     Act,
@@ -41,16 +42,19 @@ from trivet.contracts.errors import (
 )
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import GIB, MIB, Model, ResourceId
+from trivet.testing.fakes.guest_agent import FakeAgent
 from trivet.testing.fakes.guest_console import FakeLine, FakeScreen
 
 
 class FakeHypervisorConfig(Model):
     """`boot_s` until a guest is ready; `deaf_guests` ignore the power button; `start_fails`
-    makes every start a Retry; `check_devices` demands what a domain uses to be declared.
+    makes every start a Retry; `agent`: guests have one; `check_devices` demands what a domain uses
+    to be declared.
     `unplug_s` until a guest lets go of a device; `keeps_devices`: it never does."""
 
     cpus: int = 8
     memory_mib: int = 16 * GIB // MIB
+    agent: bool = False
     boot_s: float = 0.01
     shutdown_s: float = 0.01
     deaf_guests: bool = False
@@ -77,6 +81,7 @@ class FakeDomain:
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
     line: FakeLine | None = field(default=None, repr=False)
     screen: FakeScreen | None = field(default=None, repr=False)
+    agent: FakeAgent = field(default_factory=FakeAgent, repr=False)
 
     def show(self, data: bytes) -> None:
         """The console shows something, to the log and to whoever looks."""
@@ -103,6 +108,7 @@ class FakeDomain:
         if self.screen is not None:
             self.screen.close()
         self.line, self.screen = None, None
+        self.agent.end()
         self.running, self.ready = None, False
         self.power, self.reason = Power.STOPPED, reason
 
@@ -341,6 +347,32 @@ class FakeHypervisor:
     async def screenshot(self, id_: ResourceId) -> bytes:
         """What the pretended guest's screen shows."""
         return self._screen(id_).picture()
+
+    async def report(self, id_: ResourceId) -> GuestReport | None:
+        """What the pretended agent says, in a guest that is ready."""
+        domain = self._find(id_)
+        there = self.config.agent and domain.ready and domain.power is Power.RUNNING
+        return domain.agent.report() if there else None
+
+    async def freeze(self, id_: ResourceId, bound_s: float) -> int:
+        """Freeze the one file system."""
+        return self._agent(id_).freeze(bound_s)
+
+    async def thaw(self, id_: ResourceId) -> int:
+        """Thaw it."""
+        return self._agent(id_).thaw()
+
+    async def set_time(self, id_: ResourceId) -> None:
+        """Note that the clock was set."""
+        self._agent(id_).clock_sets += 1
+
+    def _agent(self, id_: ResourceId) -> FakeAgent:
+        domain = self._find(id_)
+        if domain.running is None:
+            raise Refused(CONFLICT, f"{id_} does not run: nobody answers in it")
+        if not (self.config.agent and domain.ready and domain.power is Power.RUNNING):
+            raise Retry(UNAVAILABLE, f"no agent answers in {id_}", retry_after_s=0.05)
+        return domain.agent
 
     def _screen(self, id_: ResourceId) -> FakeScreen:
         domain = self._find(id_)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+from contextlib import suppress
 
 import pytest
 
 from trivet.contracts.compute.console import Screens
+from trivet.contracts.compute.guest_agent import GuestAgent, GuestReport
 from trivet.contracts.compute.hypervisor import Act
-from trivet.contracts.errors import Refused
+from trivet.contracts.errors import Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.testing.suites.hypervisor import LOOK_S, HypervisorBench, boot
 
@@ -85,6 +87,39 @@ class ConsoleSuite:
         for ask in (driver.screen_path, driver.screenshot):
             with pytest.raises(Refused):
                 await ask(spec.id)
+
+    async def test_the_agent_freezes_for_a_moment_only(self, bench: HypervisorBench) -> None:
+        """What is frozen is thawed by whom it was asked of, or by the bound; and it reports."""
+        driver, spec = bench.driver, bench.spec()
+        assert isinstance(driver, GuestAgent)
+        await boot(bench, spec)
+        report = await _reported(bench, spec.id)
+        assert report.hostname
+        assert await driver.freeze(spec.id, 30) >= 1
+        with pytest.raises(Retry):
+            await driver.freeze(spec.id, 30)
+        assert await driver.thaw(spec.id) >= 1
+        assert await driver.thaw(spec.id) == 0
+        assert await driver.freeze(spec.id, 0.5) >= 1
+        await _reported(bench, spec.id)  # it can't say anything before it is thawed
+        assert await driver.thaw(spec.id) == 0
+        await driver.set_time(spec.id)
+        await driver.act(spec.id, Act.DESTROY)
+        assert await driver.report(spec.id) is None
+        for ask in (driver.thaw, driver.set_time):
+            with pytest.raises(Refused):
+                await ask(spec.id)
+
+
+async def _reported(bench: HypervisorBench, id_: ResourceId) -> GuestReport:
+    """What the agent in the guest says as soon as it says something."""
+    assert isinstance(bench.driver, GuestAgent)
+    async with asyncio.timeout(bench.patience_s):
+        while True:
+            with suppress(Retry):
+                if (report := await bench.driver.report(id_)) is not None:
+                    return report
+            await asyncio.sleep(LOOK_S)
 
 
 async def _viewer(path: str) -> tuple[tuple[int, int], asyncio.StreamWriter]:

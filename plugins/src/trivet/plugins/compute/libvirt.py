@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from trivet.contracts.compute.guest_agent import GuestReport
 from trivet.contracts.compute.hypervisor import (
     Act,
     DomainEvent,
@@ -34,6 +35,7 @@ from trivet.contracts.model import Model, ResourceId
 from trivet.plugins.compute import (
     accel,
     inventory,
+    libvirt_agent,
     libvirt_domains,
     libvirt_screen,
     libvirt_xml,
@@ -200,6 +202,32 @@ class LibvirtHypervisor(LibvirtHotPlug):
         """What the screen shows, as PNG. `Refused` if the domain does not run."""
         return await self._connection.run(
             lambda c: libvirt_screen.screenshot(c, libvirt_domains.find(c, id_), id_)
+        )
+
+    async def report(self, id_: ResourceId) -> GuestReport | None:
+        """What the agent in the guest says; None without one."""
+        return await self._connection.run(
+            lambda c: libvirt_agent.report(libvirt_domains.find(c, id_))
+        )
+
+    async def freeze(self, id_: ResourceId, bound_s: float) -> int:
+        """Freeze the guest's file systems, after starting what will thaw them."""
+        uri, uuid = self._config.uri, libvirt_xml.domain_uuid(id_)
+        await asyncio.to_thread(libvirt_agent.thaw_later, uri, uuid, bound_s)
+        return await self._connection.run(
+            lambda c: libvirt_agent.freeze(libvirt_domains.find(c, id_), id_)
+        )
+
+    async def thaw(self, id_: ResourceId) -> int:
+        """Thaw them; a thaw that comes later by itself finds nothing to do."""
+        return await self._connection.run(
+            lambda c: libvirt_agent.thaw(libvirt_domains.find(c, id_), id_)
+        )
+
+    async def set_time(self, id_: ResourceId) -> None:
+        """Set the guest's clock to the host's."""
+        await self._connection.run(
+            lambda c: libvirt_agent.set_time(libvirt_domains.find(c, id_), id_)
         )
 
     @property

@@ -9,12 +9,14 @@ from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.compute.gauges import gauges
 from trivet.compute.node.checks import NodeChecks
+from trivet.compute.node.guest_watch import GuestWatch
 from trivet.compute.node.image_agent import ImageAgent
 from trivet.compute.node.registration import Registration
 from trivet.compute.node.streams import Streams
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.alarms import ALARM, RULES
+from trivet.contracts.compute.guest_agent import GuestAgent
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.image import IMAGE
 from trivet.contracts.compute.node import NODE
@@ -47,6 +49,8 @@ async def bootstrap(service: Service) -> None:
     service.agent("heartbeat", registration.run_beats)
     service.agent("vms", agent.run)
     service.agent("orphans", agent.run_sweeps)
+    if isinstance(hypervisor, GuestAgent):
+        service.agent("guests", GuestWatch(service, vms, hypervisor).run)
     streams = Streams(runtime, hypervisor)
     service.agent("streams", streams.run)
     image_agent = await _image_agent(service)
