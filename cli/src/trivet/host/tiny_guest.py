@@ -79,9 +79,10 @@ mkdir -p /dev/virtio-ports
 for port in /sys/class/virtio-ports/*; do
   ln -sf /dev/${port##*/} /dev/virtio-ports/$(cat $port/name 2>/dev/null) 2>/dev/null
 done
-if [ -x /usr/sbin/qemu-ga ] && [ -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; then
-  qemu_ga() { /usr/sbin/qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run; }
-  (while :; do qemu_ga; sleep 1; done) </dev/null >/dev/null 2>&1 &
+port=/dev/virtio-ports/org.qemu.guest_agent.0
+if [ -x /usr/sbin/qemu-ga ] && [ -e $port ]; then
+  (while :; do /usr/sbin/qemu-ga -m virtio-serial -p $port -t /run; sleep 1; done) \
+    </dev/null >/dev/null 2>&1 &
 fi
 cd /root
 while :; do
