@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from trivet.contracts.compute.alarms import RULES
+from trivet.contracts.compute.node_check import CheckResult
 from trivet.contracts.driver import DriverContext
 from trivet.host.config_files import BUS_PORT
 from trivet.host.doctor import Finding
@@ -21,6 +23,11 @@ from trivet.runtime.plugins import Plugins
 from trivet.runtime.settings import Settings
 
 PROCESSES = "Processes"
+ALARM_OF = {
+    "DiskSpace": "node-disk-full",
+    "BusStore": "bus-store-full",
+    "Certificate": "certificate-expired",
+}
 START = "`sudo ./trivet up` starts it"
 
 
@@ -35,11 +42,15 @@ async def checks(layout: Layout, settings: Settings) -> Sequence[Finding]:
     if not layout.settings_file.exists():
         # There is no instance yet: no certificate is no fault.
         results = tuple(r for r in results if r.type != "Certificate")
-    return [
-        Finding("node", _words(r.type), r.ok, r.message or r.detail or r.reason)
-        for r in results
-        if r.type != PROCESSES
-    ]
+    return [_finding(result) for result in results if result.type != PROCESSES]
+
+
+def _finding(result: CheckResult) -> Finding:
+    """What a check says, with the remedy of the alarm that it would be cause for."""
+    says = result.message or result.detail or result.reason
+    remedies = {rule.name: rule.remedy for rule in RULES}
+    hint = "" if result.ok is not False else remedies.get(ALARM_OF.get(result.type, ""), "")
+    return Finding("node", _words(result.type), result.ok, says, hint)
 
 
 def _words(camel: str) -> str:
