@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trivet.host.hypervisor import libvirtd_of
+from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
 from trivet.runtime.nats_config import ServerPlan, server_config
 from trivet.runtime.settings import Settings, load_settings
@@ -52,8 +53,7 @@ guest_logs = {guest_logs}
 def ensure_settings(layout: Layout) -> Settings:
     """The instance's settings, after writing the file where there is none."""
     if not layout.settings_file.exists():
-        layout.settings_file.write_text(new_settings(layout))
-        layout.settings_file.chmod(0o644)
+        write_whole(layout.settings_file, new_settings(layout).encode(), 0o644)
     return load_settings({"TRIVET_SETTINGS": str(layout.settings_file)})
 
 
@@ -92,8 +92,8 @@ def write_bus_config(layout: Layout, settings: Settings, public_keys: dict[str, 
     text = server_config(plan)
     if _text(layout.bus_config) == text:
         return False
-    layout.bus_config.write_text(text)
-    layout.bus_config.chmod(0o644)
+    # An empty one would let anybody in.
+    write_whole(layout.bus_config, text.encode(), 0o644)
     return True
 
 

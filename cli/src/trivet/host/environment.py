@@ -6,6 +6,7 @@ somebody edits it. The environment is made anew only where the sources differ fr
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from trivet.host.checkout import members, run_uv
@@ -33,6 +34,8 @@ def install(layout: Layout, folder: Path, version: str) -> None:
     lock = str(folder / "requirements-node.lock")
     run_uv(folder, *install, "--require-hashes", "-r", lock)
     run_uv(folder, *install, "--no-deps", "--reinstall", *map(str, members(folder)))
+    # After a power cut the stamp must not stand for files whose content never reached the disk.
+    os.sync()
     _stamp(layout).write_text(version + "\n")
 
 

@@ -13,7 +13,6 @@ What must hold, whatever was killed and whenever:
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import threading
@@ -22,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.contracts.compute.vm import Power
-from trivet.testing.lab.bus import bus_inventory
 from trivet.testing.lab.inventory import Inventory, difference
 from trivet.testing.lab.node import Guest, LabNode, NotInTime, until
 from trivet.testing.lab.schedule import During, Part, Point
@@ -78,7 +76,7 @@ class Campaign:
         self._steady = self.node.guest(STEADY)
         self.node.console(self._steady, WRITER)
         until("it writes", lambda: self._writes() > 0, 20)
-        self._before = self._settled()
+        self._before = settled(self.node)
 
     def run(self, point: Point) -> Recovery:
         """Do one point. Raises `AssertionError` with what did not hold."""
@@ -149,7 +147,7 @@ class Campaign:
         found = ["never looked"]
 
         def clean() -> bool:
-            found[:] = difference(self._before, self._now(), SLACK)
+            found[:] = difference(self._before, self.node.everything(), SLACK)
             return not found
 
         try:
@@ -157,19 +155,17 @@ class Campaign:
         except NotInTime as error:
             raise AssertionError("left over:\n" + "\n".join(found)) from error
 
-    def _now(self) -> Inventory:
-        return self.node.inventory() | asyncio.run(bus_inventory(self.node.settings))
 
-    def _settled(self) -> Inventory:
-        """The inventory once two looks in a row agree."""
-        looks = [self._now(), Inventory()]
+def settled(node: LabNode) -> Inventory:
+    """The inventory once two looks in a row agree."""
+    looks = [node.everything(), Inventory()]
 
-        def agree() -> bool:
-            looks[:] = [self._now(), looks[0]]
-            return not difference(looks[1], looks[0], SLACK)
+    def agree() -> bool:
+        looks[:] = [node.everything(), looks[0]]
+        return not difference(looks[1], looks[0], SLACK)
 
-        until("the instance has settled", agree, 60, 2.0)
-        return looks[0]
+    until("the instance has settled", agree, BOUND_S, 2.0)
+    return looks[0]
 
 
 class _Work:

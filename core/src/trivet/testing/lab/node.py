@@ -7,6 +7,7 @@ asking the suite that is under test.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from trivet.host.readiness import supervised
 from trivet.host.units import units_of
 from trivet.runtime.inside import PREFIX
 from trivet.runtime.settings import Settings, load_settings
+from trivet.testing.lab.bus import bus_inventory
 from trivet.testing.lab.inventory import Inventory
 from trivet.testing.lab.machine import insides, machine, pids_for
 from trivet.testing.lab.schedule import Part
@@ -236,10 +238,10 @@ class LabNode:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def inventory(self) -> Inventory:
-        """What the instance has on the machine and inside of its services (`bus_inventory`
-        tells what it has on the bus)."""
-        return machine(self.layout) | insides(self.layout) | Inventory.of(tasks=self.tasks())
+    def everything(self) -> Inventory:
+        """What the instance has on the machine, on the bus and inside of its services."""
+        held = machine(self.layout) | asyncio.run(bus_inventory(self.settings))
+        return held | insides(self.layout) | Inventory.of(tasks=self.tasks())
 
     def tasks(self) -> list[str]:
         """What each service's loop is at, as it says itself when it is asked."""
