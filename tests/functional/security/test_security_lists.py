@@ -15,6 +15,7 @@ from trivet.contracts.security.endpoints.audit_verify import ENDPOINT as AUDIT_V
 from trivet.contracts.security.endpoints.projects import CRUD as PROJECTS
 from trivet.contracts.security.endpoints.security_group_hits import ENDPOINT as HITS
 from trivet.contracts.security.endpoints.security_group_log import ENDPOINT as LOG
+from trivet.contracts.security.endpoints.security_group_preview import ENDPOINT as PREVIEW
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
 from trivet.testing.packets import Packet, Shape
 from trivet.testing.security_world import World, binding, code_of, until
@@ -106,6 +107,25 @@ async def test_hits_and_log_of_a_group(world: World) -> None:
             (81, "deny"),
         ]
     assert log.silent == ()
+
+
+async def test_a_preview_tells_and_changes_nothing(world: World) -> None:
+    made = await world.group("web", {"protocol": "tcp", "ports": ["80", "81"]})
+    world.bindings = (binding(1, "web"), binding(2))
+    await world.protect(*world.bindings)
+    world.firewall.judge(hello(2, 1, 80, 1))
+    world.firewall.judge(hello(2, 1, 81, 2))
+    rules = [{"protocol": "tcp", "ports": ["81"]}, {"protocol": "udp", "ports": ["53"]}]
+    asked = {"project": "default", "name": "web", "spec": {"rules": rules}}
+    told = await world.harness.call(PREVIEW, PREVIEW.request.model_validate(asked))
+    assert [(c.remote, c.port_number, c.after) for c in told.connections] == [
+        ("10.9.0.2", 80, "deny")
+    ]
+    elsewhere = [(r.protocol, r.ports, r.after) for r in told.reach if r.remote == "anywhere else"]
+    assert elsewhere == [("tcp", ("80",), "deny"), ("udp", ("53",), "allow")]
+    assert (told.complete, told.silent) == (True, ())
+    named = GROUPS.get.request(project="default", name="web")
+    assert (await world.harness.call(GROUPS.get, named)).spec == made.spec
 
 
 async def test_a_node_that_does_not_answer_is_named(world: World) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.security.group import Action, Direction, Rule
+from trivet.contracts.security.group import Protocol as Proto
 
 
 def link_local(mac: str) -> str:
@@ -157,4 +158,24 @@ class Watchful(Protocol):
 
     async def disturbed(self) -> str:
         """Wait until somebody may have changed them; who, as far as it is known."""
+        ...
+
+
+class Connection(Model):
+    """A connection that is under way at a port here, as it was opened: `remote` is the other
+    side's address, `port` the one that was called (0 where there is none)."""
+
+    at: ResourceId
+    direction: Direction
+    protocol: Proto
+    remote: str
+    port: int
+
+
+@runtime_checkable
+class Tracking(Protocol):
+    """A backend that can tell which connections are under way."""
+
+    async def connections(self) -> tuple[Connection, ...]:
+        """Those at this node's ports, a bounded number of them."""
         ...

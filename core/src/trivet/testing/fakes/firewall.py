@@ -20,6 +20,7 @@ from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.security.evaluate import Lists, NamedRule, Opening, decide, in_order
 from trivet.contracts.security.firewall import (
     Binding,
+    Connection,
     FirewallBackend,
     FirewallState,
     LogEntry,
@@ -49,6 +50,7 @@ class Judgement:
 LOG_MAX = 5000
 PACKET_BYTES = 60
 LINK_LOCAL = "fe80:"
+_PROTOCOLS = {Shape.TCP: Protocol.TCP, Shape.UDP: Protocol.UDP}
 
 _Flow = tuple[int, Shape, str, int, str, int]
 
@@ -124,6 +126,25 @@ class FakeFirewall:
         told = tuple(self._logged)
         self._logged.clear()
         return told
+
+    async def connections(self) -> tuple[Connection, ...]:
+        """What `judge` has let through, once at each of the ports on its way."""
+        found = []
+        for vni, shape, source, _, target, port in sorted(self._flows):
+            protocol = _PROTOCOLS.get(shape, Protocol.ICMP)
+            for binding in (b for b in self._ruleset.ports if b.vni == vni):
+                if target in binding.addresses:
+                    into, other = Direction.IN, source
+                elif source in binding.addresses:
+                    into, other = Direction.OUT, target
+                else:
+                    continue
+                found.append(
+                    Connection(
+                        at=binding.port, direction=into, protocol=protocol, remote=other, port=port
+                    )
+                )
+        return tuple(found)
 
     async def disturbed(self) -> str:
         """Wait for `lose_rules`."""
@@ -317,9 +338,8 @@ def _asks_dhcp(packet: Packet, binding: Binding) -> bool:
 
 
 def _opening(packet: Packet, direction: Direction) -> Opening:
-    protocols = {Shape.TCP: Protocol.TCP, Shape.UDP: Protocol.UDP}
     remote = packet.src if direction is Direction.IN else packet.dst
-    return Opening(direction, protocols.get(packet.shape, Protocol.ICMP), remote, packet.dport)
+    return Opening(direction, _PROTOCOLS.get(packet.shape, Protocol.ICMP), remote, packet.dport)
 
 
 def _flow(vni: int, packet: Packet) -> _Flow:

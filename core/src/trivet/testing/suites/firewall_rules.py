@@ -23,6 +23,7 @@ from trivet.contracts.security.firewall import (
     GroupRules,
     LogEntry,
     Ruleset,
+    Tracking,
 )
 from trivet.contracts.security.group import Action, Direction, Rule
 from trivet.contracts.security.group import Protocol as Proto
@@ -143,6 +144,25 @@ class FirewallRulesSuite:
             (ResourceId(f"port-{ALICE}"), GUARDED.id, V4[BOB], "tcp", Direction.IN)
         }
         assert await driver.logged() == ()
+
+    async def test_connections_under_way_are_told(
+        self, driver: FirewallBackend, wire: Wire, sent: Sent
+    ) -> None:
+        """At both ends where both are ports here; as they were opened."""
+        if not isinstance(driver, Tracking):
+            pytest.skip("this backend does not tell connections")
+        await driver.apply(ruleset(GUARDED, FRIENDS, BAD))
+        await wire.passes(sent.tcp(BOB, 24), expected=True)
+        await wire.passes(sent.tcp(GATE, 24, "10.8.0.1"), expected=True)
+        await wire.passes(sent.tcp(GATE, 24, "fd00:8::1"), expected=True)
+        told = {(c.at, c.direction, c.remote, c.port) for c in await driver.connections()}
+        alice, bob = (ResourceId(f"port-{device}") for device in (ALICE, BOB))
+        assert told == {
+            (alice, Direction.IN, V4[BOB], 24),
+            (bob, Direction.OUT, V4[ALICE], 24),
+            (alice, Direction.IN, "10.8.0.1", 24),
+            (alice, Direction.IN, "fd00:8::1", 24),
+        }
 
     async def test_back_and_forth_restores(
         self, driver: FirewallBackend, wire: Wire, sent: Sent

@@ -28,6 +28,7 @@ from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model
 from trivet.contracts.security.evaluate import NamedRule
 from trivet.contracts.security.firewall import (
+    Connection,
     FirewallBackend,
     FirewallState,
     LogEntry,
@@ -37,7 +38,12 @@ from trivet.contracts.security.firewall import (
 )
 from trivet.plugins import kernel_probe
 from trivet.plugins.network import namespaces
-from trivet.plugins.security import nftables_log, nftables_netlink, nftables_watch
+from trivet.plugins.security import (
+    nftables_connections,
+    nftables_log,
+    nftables_netlink,
+    nftables_watch,
+)
 from trivet.plugins.security.nftables_log import PacketLog
 from trivet.plugins.security.nftables_log_reader import LogReader
 from trivet.plugins.security.nftables_policy import PolicyMemory
@@ -183,6 +189,15 @@ class NftablesFirewall:
     def forget(self) -> None:
         """Know nothing of what stands: the next `apply` replaces everything."""
         self._standing = None
+
+    async def connections(self) -> tuple[Connection, ...]:
+        """The connections under way at this node's ports."""
+        if self._netns:
+            entries = await namespaces.inside(self._netns, nftables_connections.tracked)
+        else:
+            entries = await asyncio.to_thread(nftables_connections.tracked)
+        ruleset = self._standing[0] if self._standing else Ruleset()
+        return tuple(nftables_connections.connections(entries, ruleset, self._slots.zones))
 
     async def disturbed(self) -> str:
         """Wait until somebody else has changed these rules; who it was."""

@@ -57,7 +57,9 @@ async def bootstrap(service: Service) -> None:
     await keep_alarms(service, ALARM, RULES)
     wire_endpoints(
         service,
-        Parts(runtime, people, groups, address_sets, trail, identities, agent, firewall_log),
+        Parts(
+            runtime, people, groups, address_sets, trail, identities, agent, firewall, firewall_log
+        ),
     )
 
 

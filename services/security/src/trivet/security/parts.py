@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trivet.contracts.resource import Phase
 from trivet.contracts.security.address_set import AddressSet
+from trivet.contracts.security.firewall import FirewallBackend
 from trivet.contracts.security.group import SecurityGroup
 from trivet.contracts.security.identity import Project, Role, Token, User
 from trivet.runtime.collection import Collection
@@ -51,4 +52,5 @@ class Parts:
     trail: AuditTrail
     identities: Identities
     agent: FirewallAgent
+    firewall: FirewallBackend
     firewall_log: FirewallLog

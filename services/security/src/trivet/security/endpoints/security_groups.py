@@ -21,7 +21,7 @@ def wire(service: Service, parts: Parts) -> None:
     async def admit(before: SecurityGroup | None, after: SecurityGroup) -> SecurityGroup:
         if before is None:
             in_a_project(parts, after.meta.project)
-        await _check_names(parts, after)
+        await check_names(parts, after)
         return after
 
     async def may_delete(group: SecurityGroup) -> None:
@@ -64,7 +64,7 @@ def not_named(parts: Parts, project: str, name: str) -> None:
             )
 
 
-async def _check_names(parts: Parts, group: SecurityGroup) -> None:
+async def check_names(parts: Parts, group: SecurityGroup) -> None:
     """Refuse rules that name groups or address sets that are not in the project."""
     project, errors = group.meta.project or "", []
     for number, rule in enumerate(group.spec.rules):
