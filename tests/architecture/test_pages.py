@@ -73,6 +73,7 @@ def test_operating_names_what_lies_where():
         layout.tls,
         layout.token_file,
         layout.bus_data,
+        layout.gateway_data,
         layout.made_file,
         layout.log,
         layout.run,

@@ -85,6 +85,11 @@ class Layout:
         return self.state / "nats"
 
     @property
+    def gateway_data(self) -> Path:
+        """What the gateway writes down before it answers: the service user's."""
+        return self.state / "gateway"
+
+    @property
     def made_file(self) -> Path:
         """What `up` found and changed on the machine, so that `purge` can put it back."""
         return self.state / "made.json"

@@ -69,7 +69,8 @@ def configure(layout: Layout, user: int) -> Settings:
     names, addresses = _own_names()
     now = dt.datetime.now(dt.UTC)
     ensure_certificates(layout.tls, names, addresses, user, now)
-    machine.give_to_user(layout.bus_data, user)
+    for folder in (layout.bus_data, layout.gateway_data):
+        machine.give_to_user(folder, user)
     write_bus_config(layout, settings, public_keys)
     prepare_libvirtd(layout)
     return settings
