@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from trivet.cli.__main__ import build_app, one_line, with_wait
-from trivet.cli.apply import difference, read_documents
+from trivet.cli.documents import difference, in_order, read_documents
 from trivet.cli.output import Format, age, print_model, visible
 from trivet.cli.sizes import parse_size
 from trivet.cli.specs import (
@@ -198,6 +198,57 @@ def test_a_difference_names_what_is_wanted_otherwise() -> None:
     }
     assert difference(wanted, present) == ["vcpus: 2 -> 3", "image: None -> 'tiny'"]
     assert difference({}, present) == []
+    assert difference({"disks": [{"size_gib": 2}]}, present) == ["disks[0].size_gib: 1 -> 2"]
+    assert difference({"disks": []}, present) == [f"disks: {present['disks']!r} -> []"]
+
+
+def test_documents_come_after_what_they_name() -> None:
+    text = """
+kind: Vm
+meta: {name: web, project: shop}
+spec: {nics: [{network: lan, security_groups: [open]}]}
+---
+{kind: Port, meta: {name: p}, spec: {network: lan}}
+---
+{kind: Volume, meta: {name: copy}, spec: {source: {volume: data}}}
+---
+items:
+- {kind: Volume, meta: {name: data}, spec: {pool: fast}}
+- {kind: Pool, meta: {name: fast}}
+---
+{kind: SecurityGroup, meta: {name: open}, spec: {rules: [{remote: {group: inner}}]}}
+---
+{kind: SecurityGroup, meta: {name: inner}, spec: {rules: [{remote: {group: open}}]}}
+---
+{kind: Network, meta: {name: lan}}
+---
+{kind: Project, meta: {name: shop}}
+"""
+    order = [str(one) for one in in_order(read_documents(text))]
+    assert sorted(order) == sorted(str(one) for one in read_documents(text))
+    for first, then in (
+        ("project shop", "vm shop/web"),
+        ("network lan", "vm shop/web"),
+        ("network lan", "port p"),
+        ("pool fast", "volume data"),
+        ("volume data", "volume copy"),
+        ("security-group open", "vm shop/web"),
+    ):
+        assert order.index(first) < order.index(then), order
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{kind: Vm, meta: {name: a}}\n---\n{kind: Vm, meta: {name: a}}", "twice"),
+        ("{kind: Vm, meta: {name: a}, sepc: {}}", "sepc"),
+        ("{items: 5}", "kind is one of"),
+        ("{kind: Vm, meta: {name: A}}", "meta.name"),
+    ],
+)
+def test_a_document_that_is_wrong_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read_documents(text)
 
 
 @pytest.mark.parametrize(

@@ -1,160 +1,194 @@
 """`trivet apply`: many resources in one document; shows what differs, then makes it so.
 
-The file holds YAML documents of `kind`, `meta` and `spec` as the API shows them. What a document
-does not name stays as it is; a resource that no document names is left alone.
+Documents are applied in the order of what they name (a network before the VM on it). A failure
+ends it there, and what was and was not applied is said: applying again goes on from there, since
+what is as asked is left alone. With `--prune`, resources that carry a label and that no document
+names are deleted; nothing else ever is.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic import ValidationError
 
-from trivet.cli.session import connected, usage
+from trivet.cli.documents import Wanted, difference, in_order, kinds_by_word, read_documents
+from trivet.cli.session import WaitOption, connected, usage
+from trivet.cli.waiting import Wait
 from trivet.client import Client
 from trivet.client.client import build_request
-from trivet.contracts.endpoint import SERVICES, Endpoint, NewMeta, declared
-from trivet.contracts.errors import NOT_FOUND, Refused
-from trivet.contracts.resource import AnyResource, Kind
+from trivet.contracts.endpoint import Endpoint, ListRequest, NewMeta
+from trivet.contracts.errors import NOT_FOUND, Refused, TrivetError
+from trivet.contracts.resource import AnyResource, Scope
 
-DOCUMENTS_MAX = 1000
+_PAGE = 1000
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One document: the kind, its operations by verb, and what is asked."""
+@dataclass
+class Outcome:
+    """What came of the documents so far."""
 
-    kind: Kind[Any]
-    endpoints: dict[str, Endpoint[Any, Any]]
-    meta: NewMeta
-    spec: dict[str, Any]
+    created: int = 0
+    changed: int = 0
+    deleted: int = 0
+    same: int = 0
+    made: list[tuple[Wanted, AnyResource]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        where = f"{self.meta.project}/" if self.meta.project else ""
-        return f"{self.kind.name} {where}{self.meta.name}"
+        told = f"{self.created} created, {self.changed} changed, {self.same} as they were"
+        return told + (f", {self.deleted} deleted" if self.deleted else "")
 
 
 def apply(
     file: Annotated[Path, typer.Option("--file", "-f", help="YAML documents; - is stdin.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what differs.")] = False,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            "--prune", metavar="KEY=VALUE", help="Delete what has this label and is not named."
+        ),
+    ] = None,
+    wait: WaitOption = None,
 ) -> None:
     """Create and change resources until they are as the file says."""
     with usage():
-        wanted = list(read_documents(_text(file)))
+        wanted = in_order(read_documents(_text(file)))
+        if prune is not None:
+            _all_labelled(wanted, prune)
+    outcome = Outcome()
     with connected() as client:
-        for one in wanted:
-            _apply_one(client, one, dry_run)
+        _apply_all(client, wanted, outcome, dry_run)
+        if prune is not None:
+            for one in _to_prune(client, wanted, prune):
+                print(f"- {one}", flush=True)
+                outcome.deleted += 1
+                if not dry_run:
+                    _call(client, one, "delete", {})
+        if wait is not None:
+            for one, resource in outcome.made:
+                if "get" in one.endpoints:
+                    Wait(client, one.endpoints["get"], resource, wait).settled()
+    print(f"{'would be: ' if dry_run else ''}{outcome}")
 
 
-def read_documents(text: str) -> Iterator[Wanted]:
-    """What each document asks. Raises `ValueError` naming the document."""
-    kinds = _kinds()
-    try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        raise ValueError(f"the file is not YAML: {error}") from error
-    if len(documents) > DOCUMENTS_MAX:
-        raise ValueError(f"{len(documents)} documents; at most {DOCUMENTS_MAX}")
-    for number, document in enumerate(documents, start=1):
-        if not isinstance(document, dict) or str(document.get("kind")) not in kinds:
-            raise ValueError(f"document {number}: kind is one of {', '.join(sorted(kinds))}")
-        kind, endpoints = kinds[document["kind"]]
-        known = ("name", "project", "labels")
-        given = document.get("meta")
-        if not isinstance(given, dict) or not isinstance(document.get("spec", {}), dict):
-            raise ValueError(f"document {number}: meta and spec are objects")  # noqa: TRY004
+def _apply_all(client: Client, wanted: Sequence[Wanted], outcome: Outcome, dry_run: bool) -> None:
+    """Apply in order; says what was and was not applied where one fails."""
+    for number, one in enumerate(wanted):
         try:
-            meta = NewMeta.model_validate({k: v for k, v in given.items() if k in known})
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"document {number}: meta.{where}: {first['msg']}") from error
-        yield Wanted(kind, endpoints, meta, document.get("spec", {}))
+            _apply_one(client, one, outcome, dry_run)
+        except TrivetError:
+            left = wanted[number + 1 :]
+            print(f"! {one}: failed", flush=True)
+            for other in left:
+                print(f"  {other}: not applied", flush=True)
+            print(f"{outcome}, 1 failed, {len(left)} not applied; apply again when it is mended")
+            raise
 
 
-def difference(wanted: dict[str, Any], present: dict[str, Any], path: str = "") -> list[str]:
-    """Lines `path: old -> new` of what `wanted` names and `present` has otherwise."""
-    lines: list[str] = []
-    for key, value in wanted.items():
-        where, there = f"{path}{key}", present.get(key)
-        if isinstance(value, dict) and isinstance(there, dict):
-            lines += difference(value, there, f"{where}.")
-        elif not _alike(value, there):
-            lines.append(f"{where}: {there!r} -> {value!r}")
-    return lines
-
-
-def _alike(wanted: Any, present: Any) -> bool:
-    """Whether a wanted value is there; objects in lists may name fewer fields."""
-    if isinstance(wanted, list) and isinstance(present, list) and len(wanted) == len(present):
-        return all(_alike(w, p) for w, p in zip(wanted, present, strict=True))
-    if isinstance(wanted, dict) and isinstance(present, dict):
-        return all(_alike(v, present.get(k)) for k, v in wanted.items())
-    return bool(wanted == present)
-
-
-def _apply_one(client: Client, wanted: Wanted, dry_run: bool) -> None:
+def _apply_one(client: Client, wanted: Wanted, outcome: Outcome, dry_run: bool) -> None:
     present = _present(client, wanted)
-    named = {"project": wanted.meta.project} if wanted.meta.project else {}
-    fields: dict[str, Any]
+    fields: dict[str, Any] = {"spec": dict(wanted.spec), "labels": wanted.meta.labels}
     if present is None:
-        print(f"+ {wanted}")
-        fields = {**named, "spec": wanted.spec, "labels": wanted.meta.labels}
-        endpoint = _operation(wanted, "create")
+        print(f"+ {wanted}", flush=True)
+        verb = "create"
+        _operation(wanted, verb)
+        outcome.created += 1
     else:
         lines = difference(wanted.spec, present.spec.model_dump(mode="json"))
-        labels = dict(present.meta.labels)
-        lines += difference(wanted.meta.labels, labels, "labels.")
-        print(f"{'~' if lines else '='} {wanted}")
+        lines += difference(wanted.meta.labels, dict(present.meta.labels), "labels")
+        print(f"{'~' if lines else '='} {wanted}", flush=True)
         for line in lines:
             print(f"    {line}")
         if not lines:
+            outcome.same += 1
             return
-        fields = {
-            **named,
-            "spec": wanted.spec,
-            "labels": wanted.meta.labels,
-            "revision": present.meta.revision,
-        }
-        endpoint = _operation(wanted, "edit")
-    if not dry_run:
-        client.call(endpoint, build_request(endpoint, wanted.meta.name, fields, client.project))
+        verb, fields["revision"] = "edit", present.meta.revision
+        _operation(wanted, verb)
+        outcome.changed += 1
+    if dry_run:
+        return
+    try:
+        made = _call(client, wanted, verb, fields)
+    except TrivetError:
+        outcome.created -= verb == "create"
+        outcome.changed -= verb == "edit"
+        raise
+    outcome.made.append((wanted, made))
 
 
 def _present(client: Client, wanted: Wanted) -> AnyResource | None:
-    endpoint = _operation(wanted, "get")
-    fields = {"project": wanted.meta.project} if wanted.meta.project else {}
     try:
-        found: AnyResource = client.call(
-            endpoint, build_request(endpoint, wanted.meta.name, fields, client.project)
-        )
+        return _call(client, wanted, "get", {})
     except Refused as error:
-        if error.code is NOT_FOUND:
+        if error.code is NOT_FOUND and "get" in wanted.endpoints:
             return None
         raise
-    return found
+
+
+def _call(client: Client, wanted: Wanted, verb: str, fields: dict[str, Any]) -> AnyResource:
+    endpoint = _operation(wanted, verb)
+    named = {"project": wanted.meta.project} if wanted.meta.project else {}
+    request = build_request(endpoint, wanted.meta.name, {**named, **fields}, client.project)
+    answer: AnyResource = client.call(endpoint, request)
+    return answer
 
 
 def _operation(wanted: Wanted, verb: str) -> Endpoint[Any, Any]:
     if verb not in wanted.endpoints:
-        raise Refused(NOT_FOUND, f"{wanted} is not there, and can't be made")
+        raise Refused(NOT_FOUND, f"{wanted}: there is no operation {verb} for it")
     return wanted.endpoints[verb]
 
 
-def _kinds() -> dict[str, tuple[Kind[Any], dict[str, Endpoint[Any, Any]]]]:
-    found: dict[str, tuple[Kind[Any], dict[str, Endpoint[Any, Any]]]] = {}
-    for service in SERVICES:
-        for endpoint in declared(service):
-            if endpoint.kind is not None and endpoint.http is not None:
-                word = endpoint.kind.model.model_fields["kind"].default
-                found.setdefault(word, (endpoint.kind, {}))[1][endpoint.verb] = endpoint
-    return found
+def _all_labelled(wanted: Sequence[Wanted], label: str) -> None:
+    """Every document must carry the label: what was made without it would never be pruned."""
+    key, equals, value = label.partition("=")
+    if not equals:
+        raise ValueError(f"--prune {label}: not KEY=VALUE")
+    for one in wanted:
+        if one.meta.labels.get(key) != value:
+            raise ValueError(f"{one} has no label {label}, by which --prune knows it")
+
+
+def _to_prune(client: Client, wanted: Sequence[Wanted], label: str) -> Iterator[Wanted]:
+    """What carries the label and is not named, that which names others first. What belongs to
+    something goes with it, and is left alone."""
+    projects = {w.meta.project or client.project for w in wanted} | {client.project}
+    named = {
+        (w.kind.name, (w.meta.project or client.project), w.meta.name)
+        if w.kind.scope is Scope.PROJECT
+        else (w.kind.name, None, w.meta.name)
+        for w in wanted
+    }
+    found: list[Wanted] = []
+    for kind, endpoints in kinds_by_word().values():
+        if not {"list", "delete"} <= set(endpoints):
+            continue
+        where = sorted(projects) if kind.scope is Scope.PROJECT else [None]
+        for project in where:
+            for one in _labelled(client, endpoints["list"], project, label):
+                place = (kind.name, one.meta.project, one.meta.name)
+                if place in named or one.meta.owner or one.meta.deleting_at:
+                    continue
+                meta = NewMeta(name=one.meta.name, project=one.meta.project)
+                spec = one.spec.model_dump(mode="json")
+                found.append(Wanted(kind, endpoints, meta, spec))
+    yield from reversed(in_order(found))
+
+
+def _labelled(
+    client: Client, endpoint: Endpoint[Any, Any], project: str | None, label: str
+) -> Iterator[AnyResource]:
+    request = ListRequest(project=project, limit=_PAGE, label=label)
+    while True:
+        page = client.call(endpoint, request)
+        yield from page.items
+        if page.cursor is None:
+            return
+        request = request.model_copy(update={"cursor": page.cursor})
 
 
 def _text(file: Path) -> str:
