@@ -28,6 +28,9 @@ class FakeWire:
     async def identity(self, device: str) -> object:
         return self.world.identities[device]
 
+    async def passes(self, source: str, target: str, mac: str) -> int:
+        return self.world.passes(source, mac, 200, 1000)
+
     async def damage(self, damage: Damage, vni: int, device: str) -> None:
         world = self.world
         plug, segment = world.plugs[device], world.segments[vni]
@@ -47,7 +50,7 @@ class FakeWire:
                 world.plugs[device] = plug.model_copy(update={"vni": 0})
             case Damage.BRIDGE_DOWN | Damage.TUNNEL_DOWN:
                 world.damage(segment.network, damage.value)
-            case Damage.MAC_GONE:
+            case Damage.MAC_GONE | Damage.BOUNDS_GONE:
                 world.damage(plug.port, damage.value)
         world.told.set()
 

@@ -27,6 +27,7 @@ from trivet.contracts.network.codes import (
 from trivet.contracts.network.endpoints.network_ping import ENDPOINT as PING
 from trivet.contracts.network.endpoints.network_ping import PingRequest
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
+from trivet.contracts.network.port import PortQos, Rate
 from trivet.contracts.resource import Phase
 from trivet.network.holdings import address_key
 from trivet.runtime.claims import Claims
@@ -336,3 +337,18 @@ async def test_a_driver_that_fails_is_told_and_tried_again(tmp_path: Path) -> No
 
         await until(told)
         assert (await world.get_port("a", settle_s=8)).status.phase is Phase.READY
+
+
+async def test_bounds_reach_the_tap_and_change_without_a_cut(world: World) -> None:
+    await world.network()
+    await world.port("a", qos={"egress": {"bytes_per_s": 1_000_000}})
+    port = await world.get_port("a", settle_s=5)
+    device = port.status.device or ""
+    assert world.switch().plugs[device].qos == port.spec.qos
+    identity = world.switch().identities[device]
+    await world.edit_port("a", qos={"ingress": {"bytes_per_s": 5_000}, "egress": None})
+    port = await world.get_port("a", settle_s=5)
+    assert port.status.observed_generation == 2
+    assert world.switch().plugs[device].qos == PortQos(ingress=Rate(bytes_per_s=5_000))
+    assert world.switch().identities[device] == identity
+    assert world.switch().plugs[device].up

@@ -15,6 +15,25 @@ from trivet.contracts.resource import Kind, Resource, Scope, Status
 MAC_PATTERN = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 
 
+class Rate(Model):
+    """A bound: bytes a second on average, and how many at once (None: what suits the rate)."""
+
+    bytes_per_s: int = Field(ge=1_000, le=100_000_000_000)
+    burst_bytes: int | None = Field(default=None, ge=16_384, le=1_000_000_000)
+
+
+class PortQos(Model):
+    """Bounds on a port's traffic: `ingress` to the guest, `egress` from it; None: no bound."""
+
+    ingress: Rate | None = None
+    egress: Rate | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any bound."""
+        return self.ingress is not None or self.egress is not None
+
+
 class PortSpec(Model):
     """`addresses`: one for each subnet is chosen where none is asked for. `node` is where the
     port is wanted to be plugged; the compute service says so."""
@@ -25,6 +44,7 @@ class PortSpec(Model):
     security_groups: tuple[Name, ...] = Field(default=("default",), max_length=16)
     hostname: Name | None = None
     node: Name | None = None
+    qos: PortQos = PortQos()
 
 
 class PortStatus(Status):

@@ -7,6 +7,7 @@ from typing import Protocol
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.drift import Drift
+from trivet.contracts.network.port import PortQos
 
 
 class Segment(Model):
@@ -30,7 +31,8 @@ class RemoteStation(Model):
 
 
 class Plug(Model):
-    """A tap on a segment. `up` false: the tap is there and passes nothing."""
+    """A tap on a segment. `up` false: the tap is there and passes nothing. `qos` is changed
+    without a cut; a driver that can't bound traffic raises `Refused(NOT_SUPPORTED)`."""
 
     port: ResourceId
     vni: int
@@ -40,6 +42,7 @@ class Plug(Model):
     mtu: int
     generation: int
     up: bool
+    qos: PortQos = PortQos()
 
 
 class SwitchState(Model):

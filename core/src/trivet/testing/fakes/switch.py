@@ -51,6 +51,14 @@ class SwitchWorld(DamagedWorld):
             s.vtep for s in stations if s.mac == mac
         }
 
+    def passes(self, source: str, mac: str, frames: int, size_bytes: int) -> int:
+        """How many of so many frames at once, sent by the guest at `source` to `mac`, arrive
+        before a bound lets more through."""
+        targets = [p for p in self.plugs.values() if p.device in self.arrives(source, mac)]
+        bounds = [self.plugs[source].qos.egress, *(t.qos.ingress for t in targets)]
+        room = [(b.burst_bytes or b.bytes_per_s // 50) // size_bytes for b in bounds if b]
+        return min([frames, *room]) if targets else 0
+
 
 class FakeSwitch(FakeNodeDriver):
     """A switch in memory."""

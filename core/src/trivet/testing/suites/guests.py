@@ -83,6 +83,23 @@ class TapWire:
         """The interface's index."""
         return socket.if_nametoindex(device)
 
+    async def passes(self, source: str, target: str, mac: str) -> int:
+        """Send 200 frames at once, and count what comes out within a moment."""
+        mark = secrets.token_bytes(32)
+        frame = _bytes(mac) + _bytes("02:00:00:00:00:fe") + b"\x88\xb5" + mark
+        for device in (source, target):
+            self._tap(device)
+            await self._settled(device)
+        arrived = 0
+        for _ in range(200):
+            self._send(source, frame.ljust(1000, b"\0"))
+            arrived += self._heard(target, mark)
+        limit = time.monotonic() + ABSENT_S
+        while arrived < 200 and time.monotonic() < limit:
+            arrived += self._heard(target, mark)
+            await asyncio.sleep(0.001)
+        return arrived
+
     async def damage(self, damage: Damage, vni: int, device: str) -> None:
         """Do it with the tools that an administrator has."""
         if damage is Damage.TAP_GONE and device in self._taps:
@@ -95,6 +112,7 @@ class TapWire:
             Damage.TAP_GONE: f"ip link delete {device}",
             Damage.TAP_DOWN: f"ip link set {device} down",
             Damage.TAP_ELSEWHERE: f"ip link set {device} nomaster",
+            Damage.BOUNDS_GONE: f"tc qdisc delete dev {device} root",
             Damage.MAC_GONE: f"bridge fdb flush dev {device} master static",
         }
         process = await asyncio.create_subprocess_exec(*commands[damage].split())

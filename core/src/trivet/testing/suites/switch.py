@@ -30,6 +30,7 @@ class Damage(StrEnum):
     TAP_DOWN = "tap down"
     TAP_ELSEWHERE = "tap on no bridge"
     MAC_GONE = "MAC's entry gone"
+    BOUNDS_GONE = "bounds gone"
 
 
 class Wire(Protocol):
@@ -41,6 +42,10 @@ class Wire(Protocol):
 
     async def identity(self, device: str) -> object:
         """Something that is another when the tap was made anew."""
+        ...
+
+    async def passes(self, source: str, target: str, mac: str) -> int:
+        """How many of 200 frames of 1000 bytes, sent at once to `mac`, come to `target`."""
         ...
 
     async def damage(self, damage: Damage, vni: int, device: str) -> None:
@@ -201,6 +206,31 @@ class SwitchSuite:
         assert [s.vni for s in state.segments] == [200]
         assert [p.port for p in state.plugs] == [ResourceId(f"port-{2:016x}")]
 
+    async def test_bounds_on_traffic_hold(self, driver: Switch, wire: Wire) -> None:
+        """In each direction for itself; changed and taken off without a new tap; told back."""
+        few, many = {"bytes_per_s": 1000, "burst_bytes": 20_000}, {"bytes_per_s": 10**9}
+        await driver.ensure_segment(segment())
+        one, two = plug(1), plug(2)
+        for each in (one, two):
+            await driver.ensure_plug(each)
+        there, back = (one.device, two.device, two.mac), (two.device, one.device, one.mac)
+        assert await wire.passes(*there) == 200
+        identity = await wire.identity(two.device)
+        for qos, forth_least, forth_most, back_least, back_most in (
+            ({"ingress": few}, 5, 60, 200, 200),
+            ({"egress": few}, 200, 200, 5, 60),
+            ({"ingress": many, "egress": many}, 200, 200, 200, 200),
+            ({"ingress": few, "egress": few}, 5, 60, 5, 60),
+            ({}, 200, 200, 200, 200),
+        ):
+            bounded = plug(2, qos=qos)
+            await driver.ensure_plug(bounded)
+            assert (await driver.state()).plugs == (one, bounded)
+            assert await driver.drift() == ()
+            assert forth_least <= await wire.passes(*there) <= forth_most, qos
+            assert back_least <= await wire.passes(*back) <= back_most, qos
+        assert await wire.identity(two.device) == identity
+
     @pytest.mark.parametrize("damage", list(Damage))
     async def test_damage_is_seen_and_mended(
         self, driver: Switch, wire: Wire, damage: Damage
@@ -208,7 +238,8 @@ class SwitchSuite:
         """By `state` or by `drift`, and told at once; the same calls that make a thing mend it,
         and the guest stays connected unless its tap is gone."""
         asked = segment(local_vtep="127.0.0.1", peers=("127.0.0.2",))
-        plugs = (plug(1), plug(2))
+        rate = {"bytes_per_s": 10**8}
+        plugs = (plug(1), plug(2, qos={"ingress": rate, "egress": rate}))
         await driver.ensure_segment(asked)
         for each in plugs:
             await driver.ensure_plug(each)
@@ -217,7 +248,7 @@ class SwitchSuite:
         told = asyncio.ensure_future(driver.changed()) if isinstance(driver, Watches) else None
         await wire.damage(damage, 100, plugs[1].device)
         assert await driver.state() != before or await driver.drift()
-        if told is not None and damage is not Damage.MAC_GONE:
+        if told is not None and damage not in (Damage.MAC_GONE, Damage.BOUNDS_GONE):
             await asyncio.wait_for(told, 5)
         await driver.ensure_segment(asked)
         for each in plugs:

@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass
 
 from trivet.contracts.model import ResourceId
+from trivet.contracts.network.port import PortQos, Rate
 from trivet.contracts.network.switch import Plug, Segment
 from trivet.plugins.network.netlink import Link
 
 _SEGMENT = re.compile(r"(network-[0-9a-f]{16}) (\d+)|")
-_PLUG = re.compile(r"(port-[0-9a-f]{16}) (\d+) ([0-9a-f:]{17}) (\S*)|")
+_PLUG = re.compile(r"(port-[0-9a-f]{16}) (\d+) ([0-9a-f:]{17}) (\S*)( \S+)?|")
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,28 @@ def read_segment(
 
 def plug_record(plug: Plug) -> str:
     """What a tap says of its port."""
-    return f"{plug.port} {plug.generation} {plug.mac} {','.join(plug.addresses)}"
+    record = f"{plug.port} {plug.generation} {plug.mac} {','.join(plug.addresses)}"
+    if plug.qos.bounded:
+        record += f" {_rate(plug.qos.ingress)},{_rate(plug.qos.egress)}"
+    return record
+
+
+def _rate(rate: Rate | None) -> str:
+    return f"{rate.bytes_per_s}/{rate.burst_bytes or ''}" if rate else "-"
+
+
+def _read_rate(text: str) -> Rate | None:
+    if "/" not in text:
+        return None
+    per_s, burst = text.split("/")
+    return Rate(bytes_per_s=int(per_s), burst_bytes=int(burst) if burst else None)
 
 
 def read_plug(link: Link, vni: int) -> Plug:
     """The plug of a tap; a tap without a record (its making was cut short) is generation 0
     of no port, so that whoever compares sees that it is not wanted."""
-    port, generation, mac, addresses = [*link.alias.split(" "), "", "", "", ""][:4]
+    port, generation, mac, addresses, qos = [*link.alias.split(" "), "", "", "", "", ""][:5]
+    ingress, _, egress = qos.partition(",")
     return Plug(
         port=ResourceId(port),
         vni=vni,
@@ -128,4 +144,5 @@ def read_plug(link: Link, vni: int) -> Plug:
         mtu=link.mtu,
         generation=int(generation or 0),
         up=link.up,
+        qos=PortQos(ingress=_read_rate(ingress), egress=_read_rate(egress)),
     )

@@ -31,6 +31,7 @@ from trivet.plugins.network.command import run, succeeds
 from trivet.plugins.network.link_records import Names, OurLinks
 from trivet.plugins.network.link_watch import LinkWatch
 from trivet.plugins.network.netlink import Link, Netlink, write_sysctl
+from trivet.plugins.network.port_rates import PortRates
 from trivet.plugins.network.tap import make_tap
 
 NATIVE_CONNTRACK = """table bridge tv_probe {
@@ -61,6 +62,7 @@ class LinuxBridge:
         self._config = config
         self._netlink = Netlink()
         self._tables = BridgeTables(self._netlink)
+        self._rates = PortRates(self._netlink, context.prefix)
         self._watch = LinkWatch(context.prefix)
         self._lock = asyncio.Lock()
         self._inet_hooks = 0
@@ -78,6 +80,7 @@ class LinuxBridge:
         """Open the netlink sockets and settle where bridged frames are filtered."""
         await self._netlink.open()
         self._watch.open()
+        await self._rates.sweep(set((await self._ours()).taps))
         mode = self._config.filtering
         if mode == "auto":
             native = await succeeds("nft", "-c", "-f", "-", stdin=NATIVE_CONNTRACK)
@@ -120,6 +123,8 @@ class LinuxBridge:
             ours = await self._ours()
             bridge = ours.bridges.get(vni)
             taps = ours.taps_on(bridge) if bridge else []
+            for tap in taps:
+                await self._rates.remove(tap.name)
             for link in (*taps, ours.tunnels.get(vni), bridge):
                 if link is not None:
                     await self._netlink.delete(link.index)
@@ -144,6 +149,7 @@ class LinuxBridge:
                 await self._netlink.set(tap.index, master=bridge.index)
             await self._netlink.set_port(tap.index, learning=0, unicast_flood=0)
             await self._tables.pin(tap, plug.mac)
+            await self._rates.apply(plug.device, plug.qos)
             await self._netlink.set(tap.index, ifalias=link_records.plug_record(plug))
             if plug.up:
                 await self._netlink.set(tap.index, state="up")
@@ -155,6 +161,7 @@ class LinuxBridge:
             link = (await self._ours()).taps.get(device)
             if link is not None:
                 await self._netlink.delete(link.index)
+            await self._rates.remove(device)
 
     async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
         """Point each remote guest's MAC at its node, and answer ARP for it here."""
@@ -190,8 +197,12 @@ class LinuxBridge:
             network = ResourceId(bridge.alias.partition(" ")[0])
             wrong = self._bridge_drift(bridge, ours.tunnels.get(vni))
             found.extend(Drift(concerns=network, what=what) for what in wrong)
-        for tap in ours.taps.values():
-            plug = link_records.read_plug(tap, 0)
+        plugs = {name: link_records.read_plug(tap, 0) for name, tap in ours.taps.items()}
+        for device in await self._rates.wrong({name: p.qos for name, p in plugs.items()}):
+            what = "the bounds on its traffic were changed"
+            found.append(Drift(concerns=plugs[device].port, what=what))
+        for name, tap in ours.taps.items():
+            plug = plugs[name]
             if tap.master and plug.mac not in pinned(await self._netlink.fdb(tap.index)):
                 what = "its tap's entry in the bridge was gone"
                 found.append(Drift(concerns=plug.port, what=what))

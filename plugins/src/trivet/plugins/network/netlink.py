@@ -25,7 +25,8 @@ GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH)
 
 @dataclass(frozen=True)
 class Link:
-    """A link as the kernel shows it; `options` are those of its kind (`vxlan_id`, ...)."""
+    """A link as the kernel shows it; `options` are those of its kind (`vxlan_id`, ...), `queueing`
+    is the name of its root queueing discipline."""
 
     index: int
     name: str
@@ -36,6 +37,7 @@ class Link:
     up: bool
     master: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    queueing: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _link(message: Any) -> Link:
         up=bool(message.get("flags") & IFF_UP),
         master=message.get("master"),
         options={_plain(name): value for name, value in attributes},
+        queueing=message.get("qdisc") or "",
     )
 
 

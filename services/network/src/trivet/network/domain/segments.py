@@ -151,6 +151,7 @@ def _plug(view: NodeView, port: Port) -> Plug:
         mtu=network.spec.mtu,
         generation=port.meta.generation,
         up=True,
+        qos=port.spec.qos,
     )
 
 
