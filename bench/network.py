@@ -31,7 +31,9 @@ s = socket.create_server(("10.0.0.11", 5201))
 print("up", flush=True)
 while True:
     c, n = s.accept()[0], 0
-    while data := c.recv(1 << 20): n += len(data)
+    try:
+        while data := c.recv(1 << 20): n += len(data)
+    except ConnectionResetError: pass
     print(n, flush=True)
 """
 BULK = """
