@@ -22,9 +22,9 @@ from trivet.contracts.storage.endpoints.pools import CRUD as POOLS
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.host import bus_admin
 from trivet.host.doctor import Finding
+from trivet.host.doctor_instance import runs
 from trivet.host.layout import Layout
 from trivet.host.readiness import gateway_health, gateway_url
-from trivet.host.setup import running_supervisor
 from trivet.runtime.settings import Settings
 
 KINDS = (NODES, POOLS, VOLUMES, NETWORKS, PORTS, IMAGES, VMS)
@@ -35,7 +35,7 @@ BUS_WITHIN_S = 8.0
 
 async def streams(layout: Layout, settings: Settings) -> Sequence[Finding]:
     """How the bus keeps its streams; asked as its administrator, who this node's root is."""
-    if running_supervisor(layout) is None:
+    if not await runs(layout, settings):
         return []
     try:
         async with asyncio.timeout(BUS_WITHIN_S):

@@ -57,16 +57,26 @@ def _words(camel: str) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in camel).strip()
 
 
+async def runs(layout: Layout, settings: Settings) -> bool:
+    """Whether the instance runs: under its supervisor, or (in containers) under another."""
+    if running_supervisor(layout) is not None:
+        return True
+    return await asyncio.to_thread(gateway_health, settings, layout) is not None
+
+
 async def processes(layout: Layout, settings: Settings) -> Sequence[Finding]:
     """What the supervisor says of its processes, and the gateway of the services."""
     found: list[Finding] = []
-    if running_supervisor(layout) is None:
+    health = await asyncio.to_thread(gateway_health, settings, layout)
+    if running_supervisor(layout) is not None:
+        found += _processes(layout)
+    elif health is not None:
+        says = "the processes run under another supervisor, as in containers"
+        found.append(Finding("instance", "supervisor", None, says))
+    else:
         stopped = layout.settings_file.exists()
         says = "not running" if stopped else "there is no instance on this machine"
         found.append(Finding("instance", "supervisor", None, says, START))
-    else:
-        found += _processes(layout)
-    health = await asyncio.to_thread(gateway_health, settings, layout)
     if health is None:
         expected = bool(found) and found[0].about != "supervisor"
         says = f"the gateway does not answer at {gateway_url(settings)}"
@@ -92,7 +102,7 @@ def _processes(layout: Layout) -> list[Finding]:
 
 async def ports(layout: Layout, settings: Settings) -> Sequence[Finding]:
     """Whether the ports are ours to take, where the instance does not run; else who is there."""
-    running = running_supervisor(layout) is not None
+    running = await runs(layout, settings)
     bus = urlsplit(settings.bus.urls[0])
     wanted = (("bus", bus.hostname or "127.0.0.1", bus.port or BUS_PORT),)
     gateway = ("gateway", "127.0.0.1", settings.gateway.port)

@@ -47,7 +47,7 @@ def build(out: Path, work: Path, progress: Progress) -> Path:
     changed it is only copied. Raises `BuildFailed`.
     """
     _check_tools()
-    package, version = _newest_kernel()
+    package, version = _known_kernel(progress)
     key = _cache_key(package, version)
     kept = work / f"tiny-{key}.raw"
     if not kept.exists():
@@ -159,6 +159,16 @@ def _first_sector() -> bytes:
         + (BOOT_MIB * 1024 * 1024 // SECTOR_BYTES).to_bytes(4, "little")
     )
     return code + entry + bytes(3 * 16) + b"\x55\xaa"
+
+
+def _known_kernel(progress: Progress) -> tuple[str, str]:
+    """The newest cloud kernel; a machine without apt's lists (a container) gets them first."""
+    try:
+        return _newest_kernel()
+    except BuildFailed:
+        progress("fetching apt's package lists")
+        _run("apt-get", "-qq", "update")
+        return _newest_kernel()
 
 
 def _newest_kernel() -> tuple[str, str]:
