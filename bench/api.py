@@ -19,7 +19,7 @@ from bench.create_rate import PATH, make_ground, vm_document
 from bench.fakenode import FakeNode, fake_node, free_port
 from bench.load import Connection, Load, run_load
 from bench.measure import Results, median, ms, percentile, say
-from bench.stored import store_stopped_vms
+from bench.stored import store_settled_vms
 
 COUNT = 10_000
 ROUNDS = 5
@@ -73,9 +73,9 @@ async def _gets(node: FakeNode, bare_port: int, names: list[str]) -> dict[str, l
 
 async def measure(count: int) -> Results:
     """The figures of one run."""
-    async with fake_node() as node:
+    async with fake_node(cpus=4096) as node:
         await make_ground(node)
-        await store_stopped_vms(node, count)
+        await store_settled_vms(node, count)
         say(f"{count} VMs are in store")
         names = [f"stored-{n:05}" for n in range(0, count, max(1, count // 1000))]
         one = await run_load(node.port, node.token, [("GET", f"{PATH}/{names[0]}", None)], wide=1)

@@ -64,8 +64,8 @@ rate_per_s = 1000000
 rate_burst = 1000000
 
 [plugins.fake]
-cpus = 100000
-memory_mib = 100000000
+cpus = {cpus}
+memory_mib = 4194304
 """
 
 
@@ -79,7 +79,7 @@ def free_port() -> int:
 class FakeNode:
     """One node under `folder`; `url` and `token` reach it."""
 
-    def __init__(self, folder: Path, server: NatsServer) -> None:
+    def __init__(self, folder: Path, server: NatsServer, cpus: int) -> None:
         self.folder = folder
         self.server = server
         self.port = free_port()
@@ -95,7 +95,7 @@ class FakeNode:
         }
         quoted = {key: json.dumps(str(value)) for key, value in values.items()}
         (folder / "state").mkdir()
-        self._settings.write_text(SETTINGS.format(**quoted, api_port=self.port))
+        self._settings.write_text(SETTINGS.format(**quoted, api_port=self.port, cpus=cpus))
         _entry_point(folder / "plugin")
 
     @property
@@ -194,11 +194,11 @@ def _entry_point(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def fake_node() -> AsyncIterator[FakeNode]:
+async def fake_node(cpus: int = 128) -> AsyncIterator[FakeNode]:
     """A node that is ready, and is taken away in the end."""
     folder = Path(tempfile.mkdtemp(prefix="trivet-bench-"))
     server = NatsServer(folder)
-    node = FakeNode(folder, server)
+    node = FakeNode(folder, server, cpus)
     kept = False
     try:
         await server.start()
