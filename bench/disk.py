@@ -1,0 +1,148 @@
+"""A disk's path: fio through an attached volume (one replica, its server, the storage daemon, the
+unix socket that a guest would use) over fio on the very same kind of file, in turn.
+
+Both lie in the same pool (XFS on an image, page cache on) and are written full before. Each
+figure `r1_local.<job>_ratio` is the median over the rounds of path over file. What the two
+processes and their two sockets cost is most where one request waits for the other (`qd1`), and
+least where many are on their way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measure import Results, median, say
+from trivet.contracts.driver import DriverContext, NoConfig
+from trivet.contracts.model import MIB, ResourceId
+from trivet.contracts.storage.engine import AttachSpec, PoolOnNode, ReplicaSpec
+from trivet.contracts.storage.pool import PoolMember
+from trivet.plugins.storage.engine import QemuBlockEngine
+
+POOL, VOLUME = ResourceId("pool-0123456789abcdef"), ResourceId("volume-0123456789abcdef")
+POOL_GIB = 4
+EPOCH = 1
+FIO_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What fio does; `bandwidth`: it is measured in bytes a second, not in operations."""
+
+    name: str
+    options: tuple[str, ...]
+    bandwidth: bool = False
+
+
+JOBS = (
+    Job("randread_qd1", ("--rw=randread", "--bs=4k", "--iodepth=1")),
+    Job("randread_qd32", ("--rw=randread", "--bs=4k", "--iodepth=32")),
+    Job("randwrite_qd1", ("--rw=randwrite", "--bs=4k", "--iodepth=1")),
+    Job("randwrite_qd32", ("--rw=randwrite", "--bs=4k", "--iodepth=32")),
+    Job("randwrite_fsync_qd1", ("--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1")),
+    Job("read_1m", ("--rw=read", "--bs=1M", "--iodepth=4"), bandwidth=True),
+    Job("write_1m", ("--rw=write", "--bs=1M", "--iodepth=4"), bandwidth=True),
+)
+
+
+def run(arguments: Sequence[str]) -> Results:
+    """Measure all jobs."""
+    parser = argparse.ArgumentParser(prog="trivet bench disk")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--size-mib", type=int, default=512)
+    given = parser.parse_args(arguments)
+    if shutil.which("fio") is None:
+        sys.exit("fio is not installed: apt-get install fio (for this benchmark alone)")
+    with tempfile.TemporaryDirectory(prefix="tvb") as folder:
+        return asyncio.run(_measured(Path(folder), given.rounds, given.seconds, given.size_mib))
+
+
+async def _measured(folder: Path, rounds: int, seconds: float, size_mib: int) -> Results:
+    """In a pool of its own, which is gone afterwards."""
+    for name in ("s", "r"):
+        (folder / name).mkdir()
+    engine = QemuBlockEngine(DriverContext("n1", folder / "s", folder / "r"), NoConfig())
+    await engine.open()
+    member = PoolMember(node="n1", file_gib=POOL_GIB)
+    pool = PoolOnNode(id=POOL, name="bench", member=member)
+    raw = folder / "s" / "pools" / POOL / "raw"
+    try:
+        await engine.open_pool(pool)
+        path = await _attached(engine, size_mib * MIB)
+        say("writing both full")
+        targets = {"path": path, "file": ("--ioengine=io_uring", f"--filename={raw}")}
+        fill = Job("fill", ("--rw=write", "--bs=1M", "--iodepth=4"))
+        for target in targets.values():
+            await asyncio.to_thread(_fio, fill, target, size_mib, None)
+        return await asyncio.to_thread(_rounds, targets, rounds, seconds, size_mib)
+    finally:
+        raw.unlink(missing_ok=True)
+        await engine.detach(VOLUME)
+        await engine.end_serving(VOLUME, EPOCH + 1)
+        await engine.remove(VOLUME)
+        await engine.close_pool(POOL, destroy=True)
+        await engine.close()
+
+
+async def _attached(engine: QemuBlockEngine, size_bytes: int) -> tuple[str, ...]:
+    """fio's words for a new volume, attached."""
+    spec = ReplicaSpec(volume=VOLUME, pool=POOL, size_bytes=size_bytes, generation=1)
+    await engine.create(spec)
+    served = await engine.serve(VOLUME, EPOCH)
+    there = await engine.attach(
+        AttachSpec(volume=VOLUME, epoch=EPOCH, size_bytes=size_bytes, replicas=(served,))
+    )
+    return ("--ioengine=nbd", f"--uri=nbd+unix:///{there.export}?socket={there.socket}")
+
+
+def _rounds(
+    targets: dict[str, tuple[str, ...]], rounds: int, seconds: float, size_mib: int
+) -> Results:
+    raw: dict[str, dict[str, list[float]]] = {}
+    for number in range(rounds):
+        for job in JOBS:
+            say(f"round {number + 1} of {rounds}: {job.name}")
+            for name, target in targets.items():
+                measured = _fio(job, target, size_mib, seconds)
+                raw.setdefault(job.name, {}).setdefault(name, []).append(measured)
+    ratios = {
+        name: median([p / f for p, f in zip(found["path"], found["file"], strict=True)])
+        for name, found in raw.items()
+    }
+    return Results({f"r1_local.{n}_ratio": ratio for n, ratio in ratios.items()}, raw)
+
+
+def _fio(job: Job, target: tuple[str, ...], size_mib: int, seconds: float | None) -> float:
+    """Operations a second, or bytes; `seconds` None: once over all of it."""
+    timed = ("--time_based", f"--runtime={seconds}") if seconds else ()
+    done = subprocess.run(
+        (
+            "fio",
+            f"--name={job.name}",
+            f"--size={size_mib}M",
+            "--thread",
+            "--randrepeat=0",
+            "--output-format=json",
+            *target,
+            *job.options,
+            *timed,
+        ),
+        capture_output=True,
+        text=True,
+        timeout=FIO_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"fio {job.name} failed: {done.stderr.strip() or done.stdout[-500:]}")
+    told = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+    side = told["read"] if "read" in job.options[0] else told["write"]
+    return float(side["bw_bytes"] if job.bandwidth else side["iops"])
