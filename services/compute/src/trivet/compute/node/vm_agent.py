@@ -97,15 +97,20 @@ class VmAgent:
 
     async def reconcile(self, key: str) -> float | None:
         """Bring one VM to where nothing is left to do; returns when to look again (seconds)."""
-        prepared = None
-        for number in range(STEPS_BOUND):
-            # Own writes are in the copy; where the VM was before a pass begins, the store says.
-            vm = self._vms.by_key(key) if number else await self._vms.fresh(key)
+        prepared, sure = None, False
+        for _ in range(STEPS_BOUND):
+            vm = self._vms.by_key(key)
             if vm is None or not self._is_ours(vm):
                 return None
             memory = self._memory.setdefault(vm.meta.id, Memory())
             seen = await self._look(vm, memory)
             step = plan(vm, Seen(**{**vars(seen), "prepared": prepared}), self._runtime.clock.now())
+            if step.actions and not sure:
+                # The copy will do to see that all is well; before anything is done, the store
+                # says where the VM is. Own writes after that are in the copy.
+                await self._vms.fresh(key)
+                sure = True
+                continue
             if step.actions:
                 log.debug("%s: %s: %s", vm, step.rule, step.why)
             try:
