@@ -143,6 +143,9 @@ class Scope(StrEnum):
     CLUSTER = "cluster"
 
 
+Amounts = Mapping[str, int]
+"""How much of each quota something takes: `{"vms": 1, "vcpus": 4}`."""
+
 Derive = Callable[[ResourceT | None, ResourceT | None], tuple[EventType, ...]]
 
 
@@ -165,6 +168,8 @@ class Kind(Generic[ResourceT]):
     extra_events: Derive[ResourceT] = field(default=lambda before, after: ())
     extra_event_types: tuple[EventType, ...] = ()
     shared: bool = False
+    takes: Callable[[ResourceT], Amounts] | None = None
+    """What one takes of its project's quotas; None: nothing of this kind is limited."""
 
     def __post_init__(self) -> None:
         known_as = f"{self.service}.{self.name}" if self.shared else self.name

@@ -8,6 +8,7 @@ what it keeps for the resource and drops it; the last one to do so removes the r
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -35,9 +36,12 @@ from trivet.contracts.errors import (
     REVISION,
     FieldError,
     Refused,
+    TrivetError,
 )
 from trivet.contracts.model import Model
 from trivet.contracts.resource import Kind, Meta, Phase, ResourceT, Scope
+from trivet.contracts.security.endpoints.quota_claim import ENDPOINT as CLAIM
+from trivet.contracts.security.endpoints.quota_claim import ClaimRequest
 from trivet.runtime.call import Call, malformed
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
@@ -123,16 +127,41 @@ class CrudHandlers(Generic[ResourceT]):
         fresh = self.made(request, call.nonce)
         if call.nonce is not None and (there := await self._same(fresh)) is not None:
             return self._hooks.shown(there)
+        await self._claim(None, fresh)
         try:
             made = await self._all.create(await self._hooks.admit(None, fresh))
         except Refused as error:
             # The first try of this very call may have come through meanwhile.
-            if call.nonce is None or error.code is not NAME_TAKEN:
-                raise
-            if (there := await self._same(fresh)) is None:
+            there = None
+            if call.nonce is not None and error.code is NAME_TAKEN:
+                there = await self._same(fresh)
+            if there is None:
+                await self._give_back(fresh)
                 raise
             made = there
         return self._hooks.shown(made)
+
+    async def _claim(self, before: ResourceT | None, after: ResourceT) -> None:
+        """Claim what it takes of its project's quotas, where that is more than before."""
+        takes = self._kind.takes
+        if takes is None or after.meta.project is None:
+            return
+        amounts = dict(takes(after))
+        if before is not None and dict(takes(before)) == amounts:
+            return
+        await self._service.runtime.client.call(
+            CLAIM,
+            ClaimRequest(project=after.meta.project, resource=after.meta.id, amounts=amounts),
+        )
+
+    async def _give_back(self, never_made: ResourceT) -> None:
+        """A claim that came to nothing; what is missed here the security service finds."""
+        if self._kind.takes is not None and never_made.meta.project is not None:
+            request = ClaimRequest(
+                project=never_made.meta.project, resource=never_made.meta.id, amounts={}
+            )
+            with contextlib.suppress(TrivetError):
+                await self._service.runtime.client.call(CLAIM, request)
 
     async def _same(self, resource: ResourceT) -> ResourceT | None:
         """What is stored under the same id: an earlier try of the same call made it."""
@@ -171,6 +200,7 @@ class CrudHandlers(Generic[ResourceT]):
                 raise Refused(DELETING, f"{self._kind.name} {request.name} is being deleted")
             try:
                 after = await self._hooks.admit(before, self._patched(before, request))
+                await self._claim(before, after)
                 return self._hooks.shown(await self._all.write(before, after))
             except Refused as error:
                 if error.code is not CONFLICT:

@@ -16,8 +16,10 @@ from typing import Any, Self, TypeVar
 
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.model import Model
-from trivet.runtime.bus import Bus
-from trivet.runtime.call import Client, EndpointHandler, answer
+from trivet.contracts.security.endpoints.quota_claim import ENDPOINT as CLAIM
+from trivet.contracts.security.endpoints.quota_claim import ClaimRequest, ClaimResponse
+from trivet.runtime.bus import Bus, Subscription
+from trivet.runtime.call import Call, Client, EndpointHandler, answer
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.service import Runtime, Service
@@ -67,6 +69,7 @@ class Harness:
         self._plugins = plugins
         self._running: dict[tuple[str, str], Running] = {}
         self._bus: Bus = MemoryBus(self.broker)
+        self._unlimited: Subscription | None = None
         self.client = Client(self._bus, "test")
 
     async def __aenter__(self) -> Self:
@@ -109,6 +112,7 @@ class Harness:
             plugins=plugins,
         )
         service = Service(runtime)
+        await self._quotas_answered(name)
         await bootstrap(service)
         stop = asyncio.Event()
         task = asyncio.create_task(service.run(stop))
@@ -120,6 +124,24 @@ class Harness:
             await task
             raise RuntimeError(f"{name} did not come up")
         return service
+
+    async def _quotas_answered(self, starting: str) -> None:
+        """While there is no security service, nobody's quotas are limited."""
+        if starting == "security" and self._unlimited is not None:
+            await self._unlimited.stop()
+            self._unlimited = None
+        elif (
+            starting != "security"
+            and self._unlimited is None
+            and not any(name == "security" for name, _ in self._running)
+        ):
+
+            async def unlimited(request: ClaimRequest, call: Call) -> ClaimResponse:
+                return ClaimResponse()
+
+            self._unlimited = await self._bus.serve(
+                CLAIM.subject(), answer(CLAIM, unlimited), queue="security", bound=64
+            )
 
     def service(self, name: str, node: str = "n1") -> Service:
         """A service that was started, to look into or to make its store fail."""

@@ -248,6 +248,7 @@ VM = Kind(
     "A virtual machine",
     extra_events=_vm_events,
     extra_event_types=(*VM_EVENTS.values(), VM_RESUMED, VM_PLACED, VM_BOOTED, VM_DIED),
+    takes=lambda vm: {"vms": 1, "vcpus": vm.spec.vcpus, "memory_mib": vm.spec.memory_mib},
 )
 
 VmId = ResourceId

@@ -80,4 +80,5 @@ NETWORK = Kind(
     "A virtual network",
     extra_events=_network_events,
     extra_event_types=(NETWORK_REPAIRED,),
+    takes=lambda network: {"networks": 1},
 )

@@ -92,4 +92,5 @@ PORT = Kind(
     "A place on a network where a card plugs in",
     extra_events=_port_events,
     extra_event_types=(PORT_PLUGGED, PORT_UNPLUGGED, PORT_REPAIRED),
+    takes=lambda port: {"ports": 1},
 )

@@ -129,4 +129,5 @@ SECURITY_GROUP = Kind(
     "security",
     Scope.PROJECT,
     "A named set of firewall rules",
+    takes=lambda group: {"security_groups": 1},
 )

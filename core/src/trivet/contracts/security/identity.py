@@ -12,16 +12,20 @@ from pydantic import Field
 
 from trivet.contracts.model import Model, Name
 from trivet.contracts.resource import Kind, Resource, Scope, Status
+from trivet.contracts.security.quota import Quotas
 
 
 class ProjectSpec(Model):
     """A project: resources of its own, apart from those of others."""
 
     description: str = Field(default="", max_length=200)
+    quotas: Quotas = Quotas()
 
 
 class ProjectStatus(Status):
-    """A project's status."""
+    """`usage` is how much of each limited thing is claimed now; empty where nothing is."""
+
+    usage: dict[str, int] = {}
 
 
 class Project(Resource[ProjectSpec, ProjectStatus]):

@@ -150,4 +150,5 @@ VOLUME = Kind(
     "A replicated virtual disk",
     extra_events=_volume_events,
     extra_event_types=(VOLUME_ATTACHED, VOLUME_DETACHED),
+    takes=lambda volume: {"volumes": 1, "volumes_gib": volume.spec.size_gib},
 )

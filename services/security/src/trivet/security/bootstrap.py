@@ -17,8 +17,11 @@ from trivet.security.controllers.default_groups import DefaultGroups
 from trivet.security.controllers.first_start import FirstStart
 from trivet.security.controllers.orphans import OrphanTokens
 from trivet.security.controllers.port_counts import PortCounts
+from trivet.security.controllers.quota_sweep import QuotaSweep
 from trivet.security.domain.audit import repair_entry
 from trivet.security.identity import Identities
+from trivet.security.ledgers import PREFIX as LEDGERS
+from trivet.security.ledgers import Ledgers
 from trivet.security.node.firewall_agent import FirewallAgent
 from trivet.security.node.firewall_log import FirewallLog
 from trivet.security.parts import Parts, People
@@ -37,6 +40,8 @@ async def bootstrap(service: Service) -> None:
     trail = AuditTrail(runtime.store)
     service.feed.add(PREFIX, trail.take)
     service.feed.add(HEAD_PREFIX, trail.take_head)
+    ledgers = Ledgers(runtime.store)
+    service.feed.add(LEDGERS, ledgers.take)
     firewall: FirewallBackend = await runtime.driver("trivet_firewall_backends", names.firewall)
     service.on_close(firewall.close)
     address_sets = service.collection(ADDRESS_SET)
@@ -52,13 +57,25 @@ async def bootstrap(service: Service) -> None:
     service.agent("token use", identities.run)
     service.controller("first start", FirstStart(runtime, people, groups).run)
     service.controller("default groups", DefaultGroups(runtime, people, groups).run)
+    sweep = QuotaSweep(runtime, people, ledgers)
+    service.controller("quotas", sweep.run)
+    service.on_event(f"{SUBJECT_PREFIX}.>", sweep.deleted)
     service.controller("orphans", OrphanTokens(runtime, people).run)
     service.controller("port counts", PortCounts(runtime, groups).run)
     await keep_alarms(service, ALARM, RULES)
     wire_endpoints(
         service,
         Parts(
-            runtime, people, groups, address_sets, trail, identities, agent, firewall, firewall_log
+            runtime,
+            people,
+            groups,
+            address_sets,
+            trail,
+            ledgers,
+            identities,
+            agent,
+            firewall,
+            firewall_log,
         ),
     )
 

@@ -14,6 +14,7 @@ from trivet.contracts.security.identity import Project, Role, Token, User
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.security.audit_trail import AuditTrail
+from trivet.security.ledgers import Ledgers
 from trivet.security.node.firewall_agent import FirewallAgent
 from trivet.security.node.firewall_log import FirewallLog
 
@@ -50,6 +51,7 @@ class Parts:
     groups: Collection[SecurityGroup]
     address_sets: Collection[AddressSet]
     trail: AuditTrail
+    ledgers: Ledgers
     identities: Identities
     agent: FirewallAgent
     firewall: FirewallBackend

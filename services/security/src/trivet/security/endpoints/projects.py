@@ -44,7 +44,12 @@ def wire(service: Service, parts: Parts) -> None:
                 plural = endpoint.kind.plural if endpoint.kind else endpoint.noun
                 raise _in_use(name, plural, page.items[0].meta.name)
 
-    serve_crud(service, CRUD, Hooks(admit_anything, (FINALIZER,), may_delete))
+    def shown(project: Project) -> Project:
+        limited = project.spec.quotas.limits
+        used = parts.ledgers.usage(project.meta.name) if limited else {}
+        return project.with_status(usage=used)
+
+    serve_crud(service, CRUD, Hooks(admit_anything, (FINALIZER,), may_delete, shown))
 
 
 def _in_use(project: str, what: str, example: str) -> Refused:
