@@ -47,10 +47,11 @@ def image(phase):
     )
 
 
-def pool(used, size=100, phase=Phase.READY):
-    usage = (PoolUsage(node="n1", size_bytes=size, used_bytes=used),) if size else ()
+def pool(*conditions, size=100, phase=Phase.READY):
+    usage = (PoolUsage(node="n1", size_bytes=size, used_bytes=0),) if size else ()
     spec = PoolSpec(members=(PoolMember(node="n1"),))
-    return Pool(meta=meta(), spec=spec, status=PoolStatus(phase=phase, usage=usage))
+    status = PoolStatus(phase=phase, usage=usage, conditions=conditions)
+    return Pool(meta=meta(), spec=spec, status=status)
 
 
 def volume(phase, *conditions):
@@ -77,13 +78,14 @@ WELL = (
     vm(),
     vm(crashes=3, started_at=LONG_AGO),
     image(Phase.READY),
-    pool(79),
+    pool(),
     volume(Phase.READY),
     port(),
     token(DAYS, DAYS),
 )
 ILL = [
     ("node-silent", node(phase=Phase.UNKNOWN)),
+    ("node-orphans", node(bad("Orphans").model_copy(update={"status": "true"}))),
     ("hypervisor-away", node(bad("Hypervisor", "Away"))),
     ("node-disk-full", node(bad("DiskSpace"))),
     ("bus-store-full", node(bad("BusStore"))),
@@ -97,13 +99,14 @@ ILL = [
     ("vm-stuck", vm(bad("Scheduled"), phase=Phase.PENDING)),
     ("vm-unknown", vm(phase=Phase.UNKNOWN, power=Power.UNKNOWN)),
     ("image-import-failed", image(Phase.FAILED)),
-    ("pool-filling", pool(80)),
-    ("pool-nearly-full", pool(90)),
-    ("pool-full", pool(98)),
-    ("pool-not-open", pool(0, size=0, phase=Phase.PENDING)),
+    ("pool-filling", pool(bad("Space", "Filling"))),
+    ("pool-nearly-full", pool(bad("Space", "NearlyFull"))),
+    ("pool-full", pool(bad("Space", "PoolFull"))),
+    ("pool-not-open", pool(size=0, phase=Phase.PENDING)),
     ("volume-lost", volume(Phase.FAILED)),
     ("volume-degraded", volume(Phase.DEGRADED)),
     ("volume-unplaced", volume(Phase.PENDING, bad("Placed", "NoSpace"))),
+    ("volume-not-grown", volume(Phase.READY, bad("Grown", "NoSpace"))),
     ("port-not-protected", port(bad("Protected"))),
     ("port-not-plugged", port(bad("Plugged"), bad("Protected"), node=None)),
     ("token-expiring", token(30 * DAYS, DAYS)),

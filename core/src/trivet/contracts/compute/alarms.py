@@ -36,6 +36,13 @@ def _silent(node: Node, now: datetime) -> str | None:
     return f"nothing is heard from node {node.meta.name}{since}; its VMs may run or not"
 
 
+def _orphans(node: Node, now: datetime) -> str | None:
+    found = node.status.condition("Orphans")
+    if found is None or found.status != "true":
+        return None
+    return f"on node {node.meta.name} run guests that nobody asked for: {found.message}"
+
+
 def _failed(vm: Vm, now: datetime) -> str | None:
     if vm.status.phase is not Phase.FAILED:
         return None
@@ -170,6 +177,17 @@ RULES: tuple[AlarmRule[Node] | AlarmRule[Vm] | AlarmRule[Image], ...] = (
         "Tokens, certificates and the times of events depend on it; leases do not.",
         _false("TimeSkew"),
         after_s=30,
+    ),
+    AlarmRule(
+        "node-orphans",
+        NODE,
+        Severity.WARNING,
+        "Guests run on a node that the cluster knows nothing of",
+        "They are left alone: they may be what remains of a restored or lost state. Look what "
+        "they are (`virsh -c` the node's libvirt `list`), and end them there if nobody needs "
+        "them.",
+        _orphans,
+        after_s=60,
     ),
     AlarmRule(
         "vm-paused-io-error",

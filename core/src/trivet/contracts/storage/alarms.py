@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from trivet.contracts.alarm import AlarmRule, Severity, alarm_kind
-from trivet.contracts.model import GIB
 from trivet.contracts.resource import Phase
-from trivet.contracts.storage.pool import POOL, Pool, PoolUsage
+from trivet.contracts.storage.pool import POOL, Pool
 from trivet.contracts.storage.volume import VOLUME, ReplicaState, Volume
 
 ALARM = alarm_kind("storage")
-
-FILLING = 0.80
-NEARLY_FULL = 0.90
-FULL = 0.98
 
 _ROOM = (
     "Make room: delete volumes, snapshots or images that are not needed (`trivet volume list`), "
@@ -22,29 +18,16 @@ _ROOM = (
 )
 
 
-def _used(usage: PoolUsage) -> float:
-    return usage.used_bytes / usage.size_bytes if usage.size_bytes else 0.0
+def _space(reason: str) -> Callable[[Pool, datetime], str | None]:
+    """What the pool says of its space, where it says `reason`."""
 
+    def when(pool: Pool, now: datetime) -> str | None:
+        told = pool.status.condition("Space")
+        if told is None or told.status != "false" or told.reason != reason:
+            return None
+        return f"pool {pool.meta.name}: {told.message}"
 
-def _between(pool: Pool, least: float, most: float) -> str | None:
-    worst = max(pool.status.usage, key=_used, default=None)
-    if worst is None or not least <= _used(worst) < most:
-        return None
-    free_gib = (worst.size_bytes - worst.used_bytes) / GIB
-    share = int(100 * _used(worst))
-    return f"pool {pool.meta.name} is {share} % full on {worst.node}: {free_gib:.1f} GiB are left"
-
-
-def _full(pool: Pool, now: datetime) -> str | None:
-    return _between(pool, FULL, float("inf"))
-
-
-def _nearly_full(pool: Pool, now: datetime) -> str | None:
-    return _between(pool, NEARLY_FULL, FULL)
-
-
-def _filling(pool: Pool, now: datetime) -> str | None:
-    return _between(pool, FILLING, NEARLY_FULL)
+    return when
 
 
 def _missing(pool: Pool, now: datetime) -> str | None:
@@ -72,6 +55,13 @@ def _replicas(volume: Volume) -> str:
     return ", ".join(f"{r.node} {r.state}" + (f" ({r.reason})" if r.reason else "") for r in bad)
 
 
+def _not_grown(volume: Volume, now: datetime) -> str | None:
+    told = volume.status.condition("Grown")
+    if volume.meta.deleting_at is not None or told is None or told.status != "false":
+        return None
+    return f"volume {volume.meta.name} can't grow: {told.message or told.reason}"
+
+
 def _unplaced(volume: Volume, now: datetime) -> str | None:
     told = volume.status.condition("Placed")
     if volume.meta.deleting_at is not None or told is None or told.status != "false":
@@ -86,7 +76,7 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume], ...] = (
         Severity.CRITICAL,
         "A pool is full",
         f"Guests that write are paused; they resume by themselves. {_ROOM}",
-        _full,
+        _space("PoolFull"),
     ),
     AlarmRule(
         "pool-nearly-full",
@@ -94,10 +84,15 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume], ...] = (
         Severity.CRITICAL,
         "A pool is more than 90 % full",
         f"Guests that write are paused when it is full. {_ROOM}",
-        _nearly_full,
+        _space("NearlyFull"),
     ),
     AlarmRule(
-        "pool-filling", POOL, Severity.WARNING, "A pool is more than 80 % full", _ROOM, _filling
+        "pool-filling",
+        POOL,
+        Severity.WARNING,
+        "A pool is more than 80 % full",
+        _ROOM,
+        _space("Filling"),
     ),
     AlarmRule(
         "pool-not-open",
@@ -135,6 +130,15 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume], ...] = (
         "There is no place for a volume",
         f"It is tried again by itself. {_ROOM}",
         _unplaced,
+        after_s=30,
+    ),
+    AlarmRule(
+        "volume-not-grown",
+        VOLUME,
+        Severity.WARNING,
+        "There is no room for a volume to grow",
+        f"It is tried again by itself, and works at its old size. {_ROOM}",
+        _not_grown,
         after_s=30,
     ),
 )
