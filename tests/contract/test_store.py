@@ -3,11 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from trivet.contracts.errors import CONFLICT, TIMEOUT, UNAVAILABLE, Refused, Retry
+from trivet.runtime import nats_store
+from trivet.runtime.nats_config import ADMIN, stream_of
+from trivet.runtime.store import Change, Synced
 from trivet.testing.bus_world import BusWorld, MemoryWorld, NatsWorld
 from trivet.testing.memory_store import Fault, MemoryStore
 from trivet.testing.nats import NatsServer
@@ -107,3 +111,46 @@ async def test_a_killed_server_keeps_every_acknowledged_write(tmp_path: Path, se
         assert entry is not None
         assert (int(entry.value), entry.revision) == (value, revision)
     await world.close()
+
+
+async def test_a_killed_server_brings_no_deleted_key_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when the time of the deletion's marker was over, and its last value still lies
+    in the server's files."""
+    monkeypatch.setattr(nats_store, "MARKER_TTL_S", 1)
+    server = NatsServer(tmp_path)
+    await server.start()
+    world = NatsWorld(server)
+    store = await world.store("compute")
+    for n in range(3):
+        revision = await store.create(f"claim.{n}", b"old")
+        await store.delete(f"claim.{n}", await store.update(f"claim.{n}", b"new", revision))
+    await store.create("other", b"stays")
+    admin = await server.link(ADMIN)
+
+    async def messages() -> int:
+        info = await admin.api(f"STREAM.INFO.{stream_of('compute')}")
+        return int(info["state"]["messages"])
+
+    async with asyncio.timeout(20):
+        while True:
+            if await messages() == 1:
+                break
+            await asyncio.sleep(0.1)
+    await admin.close()
+    await world.cut()
+    await world.mend()
+    assert [await store.get(f"claim.{n}") for n in range(3)] == [None] * 3
+    async with aclosing(store.watch("")) as steps:
+        told = [step async for step in _until_synced(steps)]
+    assert [change.key for change in told] == ["other"]
+    assert await store.create("claim.0", b"again") > 0
+    await world.close()
+
+
+async def _until_synced(steps: AsyncIterator[Change | Synced]) -> AsyncIterator[Change]:
+    async for step in steps:
+        if isinstance(step, Synced):
+            return
+        yield step

@@ -19,6 +19,8 @@ from trivet.contracts.compute.hypervisor import Act
 from trivet.contracts.compute.vm import Power, Vm
 from trivet.contracts.endpoint import DeleteRequest, EditRequest, Ref
 from trivet.contracts.errors import INVALID, Refused
+from trivet.contracts.keys import assignment_key
+from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE
 from trivet.runtime.lease import Lease
@@ -323,3 +325,25 @@ async def test_two_leaders_at_once_do_no_harm(world: Any, monkeypatch: pytest.Mo
         await world.eventually(lambda name=name: world.gone(name))
     for node in ("n1", "n2"):
         assert (await world.node(node)).status.promises == {}
+
+
+async def test_pointers_to_what_does_not_exist_are_dropped(world: Any) -> None:
+    """A store that was put back to an older state may have them."""
+    await world.create()
+    vm = await world.until(running)
+    service = world.harness.service("compute")
+    gone = (
+        ("vm", "vm-0000000000000001", "vm.p.gone"),
+        ("vm", "vm-0000000000000002", "vm.p.web"),
+        ("image", "image-0000000000000003", "image.p.gone"),
+    )
+    for kind, id_, key in gone:
+        await service.assignments.assign("n1", kind, ResourceId(id_), key, 1)
+
+    async def dropped() -> bool:
+        keys = [assignment_key("n1", kind, ResourceId(id_)) for kind, id_, _ in gone]
+        return [await service.runtime.store.get(key) for key in keys] == [None] * len(keys)
+
+    await world.eventually(dropped)
+    kept = await service.runtime.store.get(assignment_key("n1", "vm", vm.meta.id))
+    assert kept is not None

@@ -5,6 +5,12 @@ or may have happened) and reads from any replica; here each operation is one mes
 expected sequence in its header, and one reading from the stream's leader. A deletion leaves a
 marker that a watch tells and that the server drops after `MARKER_TTL_S`; what vanished while a
 watch was away for longer is told as deleted from what the watch had told before.
+
+A deletion writes two markers, of which only the second is dropped with time. What a newer message
+of a key replaced, the server finds again in its files when it was killed, and removes again for
+the sake of the newer one; but a marker whose time is over it removes first (nats-server issue
+8505). So a killed server would bring back the last value, were it that which the dropped marker
+had replaced; as it is, it brings back the first marker, which says the same as nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ EXPECT = "Nats-Expected-Last-Subject-Sequence"
 OPERATION = "KV-Operation"
 MARKER_REASON = "Nats-Marker-Reason"
 MARKER_TTL_S = 3600
+CREATE_ATTEMPTS = 5
 OPEN_TIMEOUT_S = 30.0
 OPEN_AGAIN_S = 0.5
 
@@ -84,15 +91,19 @@ class NatsStore:
 
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that is not there."""
-        try:
-            return await self._write(key, value, 0)
-        except Refused as error:
-            if error.code is not CONFLICT:
-                raise
-            raw = await self._raw(key)
-            if raw is None or not raw.marker:
-                raise
-        return await self._write(key, value, raw.revision)
+        expected = 0
+        for _ in range(CREATE_ATTEMPTS):
+            try:
+                return await self._write(key, value, expected)
+            except Refused as error:
+                if error.code is not CONFLICT:
+                    raise
+                raw = await self._raw(key)
+                if raw is not None and not raw.marker:
+                    raise
+                expected = 0 if raw is None else raw.revision
+        detail = f"{self._bucket}/{key} is being made and deleted by many at once"
+        raise Retry(CONFLICT, detail, retry_after_s=0.2)
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Write a key that still has `revision`."""
@@ -102,12 +113,18 @@ class NatsStore:
 
     async def delete(self, key: str, revision: int) -> None:
         """Delete a key that still has `revision`; gone already is fine."""
-        headers = {OPERATION: "DEL", "Nats-TTL": f"{MARKER_TTL_S}s"}
         try:
-            await self._write(key, b"", revision, headers)
+            marked = await self._write(key, b"", revision, {OPERATION: "DEL"})
         except Refused as error:
             if error.code is not CONFLICT or await self.get(key) is not None:
                 raise
+            return
+        try:
+            fading = {OPERATION: "DEL", "Nats-TTL": f"{MARKER_TTL_S}s"}
+            await self._write(key, b"", marked, fading)
+        except (Refused, Retry) as error:
+            # It is deleted as it is; made anew meanwhile, or a marker stays for good.
+            log.info("%s/%s keeps its marker: %s", self._bucket, key, error)
 
     async def watch(self, prefix: str) -> AsyncGenerator[Change | Synced, None]:
         """Everything below `prefix`, then every change."""

@@ -74,7 +74,7 @@ class ImageAgent:
         self._sources = sources
         self._writers = writers
         self._folder = folder
-        assigned = service.assigned()
+        self._assigned = assigned = service.assigned()
         self._reconciler = Reconciler(
             "image agent",
             self.reconcile,
@@ -95,12 +95,20 @@ class ImageAgent:
         if image is not None and self._is_ours(image):
             self._reconciler.wake(key)
 
+    async def _drop_pointers(self, key: str, there: Image | None) -> None:
+        """Drop this node's pointers to images of that key that the store positively lacks."""
+        for pointer in self._assigned.pointers("image"):
+            if pointer.key == key and (there is None or there.meta.id != pointer.id):
+                log.warning("a pointer to %s, which does not exist, is dropped", pointer.id)
+                await self._assignments.release(self._runtime.node, "image", pointer.id)
+
     def _is_ours(self, image: Image) -> bool:
         return image.status.node == self._runtime.node and NODE in image.meta.finalizers
 
     async def reconcile(self, key: str) -> float | None:
         """Import the image of `key`, or let go of it."""
         image = await self._images.fresh(key)
+        await self._drop_pointers(key, image)
         if image is None or not self._is_ours(image):
             return None
         if image.meta.deleting_at is not None:

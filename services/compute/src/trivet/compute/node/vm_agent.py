@@ -160,6 +160,18 @@ class VmAgent:
         self._memory = {id_: self._memory[id_] for id_ in known}
         if frozenset(strangers) != self._reported:
             await self._report(strangers)
+        await self._drop_pointers(frozenset(domains))
+
+    async def _drop_pointers(self, domains: frozenset[str]) -> None:
+        """Drop this node's pointers to VMs that the store positively lacks, of which nothing is
+        here either: there is no work with them."""
+        for pointer in self._assigned.pointers("vm"):
+            if pointer.id in domains or self._vms.by_id(pointer.id) is not None:
+                continue
+            found = await self._vms.fresh(pointer.key)
+            if found is None or found.meta.id != pointer.id:
+                log.warning("a pointer to %s, which does not exist, is dropped", pointer.id)
+                await self._assignments.release(self._runtime.node, "vm", pointer.id)
 
     async def _remove(self, domain: DomainState) -> None:
         if domain.power is not Power.STOPPED:
