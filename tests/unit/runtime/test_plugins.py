@@ -113,3 +113,15 @@ def test_a_plugin_with_an_unknown_hook_is_left_out() -> None:
 
 def test_what_is_installed_here_is_found() -> None:
     assert Plugins.discover().rejected == {}
+
+
+async def test_a_service_loads_its_own_plugins_and_those_for_all() -> None:
+    hooks = ("trivet_volume_engines", "trivet_switch_drivers", "trivet_alarm_sinks")
+
+    async def found(service: str | None) -> list[bool]:
+        plugins = Plugins.discover(service)
+        return [bool(await plugins.report(hook)) for hook in hooks]
+
+    assert await found("storage") == [True, False, True]
+    assert await found("network") == [False, True, True]
+    assert await found(None) == [True, True, True]

@@ -2,7 +2,8 @@
 
 Hooks are plain functions that register and do no I/O: each returns classes of a kind of
 driver, or values. Drivers then act, asynchronously. A plugin is a module with functions of
-these names marked `@hookimpl`, named by an entry point of the group `trivet`.
+these names marked `@hookimpl`, named by an entry point of the group `trivet` (or
+`trivet.<service>`, for one service alone).
 """
 
 from __future__ import annotations

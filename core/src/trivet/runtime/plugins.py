@@ -1,6 +1,7 @@
 """Finding plugins, and choosing drivers among them.
 
-A plugin is found by an entry point of the group `trivet`. Found is not enabled: settings name
+A plugin is found by an entry point of the group `trivet`, or, where it serves one service only,
+`trivet.<service>`: the others then don't load what it imports. Found is not enabled: settings name
 a driver, or `auto` takes the usable one of the highest score; why the others can't work here is
 kept and told. A plugin that can't be imported, or that has a hook nobody knows, is left out
 with its reason, so that a third party's mistake never keeps Trivet from starting.
@@ -50,10 +51,14 @@ class Plugins:
         self.rejected: dict[str, str] = {}
 
     @classmethod
-    def discover(cls) -> Plugins:
-        """All plugins that are installed beside this process."""
+    def discover(cls, service: str | None = None) -> Plugins:
+        """The plugins of a service (None: of all) that are installed beside this process."""
         plugins = cls()
-        for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        installed = entry_points()
+        wanted = {GROUP, f"{GROUP}.{service}"}
+        groups = [g for g in installed.groups if g in wanted or (not service and _is_ours(g))]
+        points = [point for group in groups for point in installed.select(group=group)]
+        for point in sorted(points, key=lambda p: p.name):
             try:
                 plugins.register(point.load(), point.name)
             except Exception as error:  # noqa: BLE001 - a third party's import may raise anything
@@ -127,6 +132,10 @@ class Plugins:
             for f in await self.report(hook)
             if f.probe.usable and f.probe.score >= 0
         ]
+
+
+def _is_ours(group: str) -> bool:
+    return group == GROUP or group.startswith(f"{GROUP}.")
 
 
 async def _probe(cls: type[Driver]) -> Probe:

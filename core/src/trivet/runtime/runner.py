@@ -50,7 +50,7 @@ async def connect(service: str, settings: Settings) -> tuple[NatsBus, Runtime]:
         store=store,
         client=Client(bus, service),
         clock=SystemClock(),
-        plugins=Plugins.discover(),
+        plugins=Plugins.discover(service),
     )
     return bus, runtime
 
