@@ -2,5 +2,6 @@
 
 from trivet.client.client import Client, SeenEvent
 from trivet.client.config import ClientConfig, load_config
+from trivet.client.resources import Resources
 
-__all__ = ["Client", "ClientConfig", "SeenEvent", "load_config"]
+__all__ = ["Client", "ClientConfig", "Resources", "SeenEvent", "load_config"]

@@ -6,6 +6,7 @@ the operation's verb, and `client.call(ENDPOINT, request)` is what all of it com
 
 from __future__ import annotations
 
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ import httpx
 from pydantic import ValidationError
 
 from trivet.client.config import ClientConfig
+from trivet.client.resources import Resources
+from trivet.client.retries import Unsent, may_repeat, pause_s
 from trivet.client.wire import error_of, http_request
 from trivet.contracts import all_codes
 from trivet.contracts.endpoint import (
@@ -41,9 +44,11 @@ from trivet.contracts.errors import (
     FieldError,
     Refused,
     Retry,
+    TrivetError,
 )
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.model import Model
+from trivet.contracts.resource import Kind, ResourceT
 
 if TYPE_CHECKING:
     from trivet.client.streams import Stream
@@ -59,6 +64,7 @@ EVENT_SILENCE_S = 60.0
 """A stream of events says at least that it is there; silent for so long, it is dead."""
 
 RECONNECT_S = 1.0
+RETRY_S = 10.0
 _ModelT = TypeVar("_ModelT", bound=Model)
 
 all_codes.declare()
@@ -73,7 +79,12 @@ class SeenEvent:
 
 
 class Client:
-    """Calls the API at `url` with `token`; `ca_file` is the authority to trust."""
+    """Calls the API at `url` with `token`; `ca_file` is the authority to trust.
+
+    For `retry_s` seconds a call that failed for now is sent again, where that can't do a thing
+    twice (`retries`); POSTs are then sent under an idempotency key. One client is for one
+    thread; programs on asyncio call it by `asyncio.to_thread`.
+    """
 
     def __init__(
         self,
@@ -82,9 +93,11 @@ class Client:
         ca_file: Path | None = None,
         *,
         project: str = "default",
+        retry_s: float = RETRY_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.project = project
+        self._retry_s = retry_s
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._trust = _trust(ca_file) if self._url.startswith("https") else True
@@ -97,9 +110,10 @@ class Client:
         )
 
     @classmethod
-    def of(cls, config: ClientConfig) -> Self:
+    def of(cls, config: ClientConfig, *, retry_s: float = RETRY_S) -> Self:
         """The client of a configuration."""
-        return cls(config.url, config.token, config.ca_file, project=config.project)
+        where = config.url, config.token, config.ca_file
+        return cls(*where, project=config.project, retry_s=retry_s)
 
     def __enter__(self) -> Self:
         return self
@@ -116,11 +130,37 @@ class Client:
         """Close the connections."""
         self._http.close()
 
+    def kind(self, kind: Kind[ResourceT]) -> Resources[ResourceT]:
+        """The operations that all kinds have, on the resources of this one, typed."""
+        found = {e.verb: e for e in declared(kind.service) if e.http and e.kind is kind}
+
+        def call(
+            endpoint: Endpoint[Any, Any],
+            name: str | None,
+            fields: dict[str, Any],
+            wait_s: float,
+            key: str | None,
+        ) -> Any:
+            request = build_request(endpoint, name, fields, self.project)
+            return self.call(endpoint, request, wait_s=wait_s, key=key)
+
+        return Resources(kind, found, call)
+
     def call(
-        self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT, *, wait_s: float = 0
+        self,
+        endpoint: Endpoint[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        wait_s: float = 0,
+        key: str | None = None,
     ) -> ResponseT:
-        """The response, or the error of the other side; `wait_s` (0-60) as `?wait=`."""
+        """The response, or the error of the other side; `wait_s` (0-60) as `?wait=`.
+
+        `key` is the `Idempotency-Key` of a POST: a repeat under it gets the first answer.
+        """
         asked = http_request(endpoint, request, wait_s)
+        if asked.method == "POST" and (key is not None or self._retry_s):
+            asked.headers["Idempotency-Key"] = key or secrets.token_hex(16)
         reply = self._send(
             asked.method,
             asked.path,
@@ -211,7 +251,22 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def _send(
+    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """The reply, after as many attempts as the time allows and the call bears."""
+        keyed = "Idempotency-Key" in more.get("headers", {})
+        give_up, attempt = time.monotonic() + self._retry_s, 0
+        while True:
+            attempt += 1
+            try:
+                return self._send_once(method, path, **more)
+            except TrivetError as error:
+                after_s = pause_s(attempt, error)
+                late = time.monotonic() + after_s > give_up
+                if late or not may_repeat(error, method, keyed=keyed):
+                    raise
+                time.sleep(after_s)
+
+    def _send_once(
         self,
         method: str,
         path: str,
@@ -237,10 +292,13 @@ class Client:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             detail = f"the certificate of {self._url} is not trusted"
             return Refused(UNAVAILABLE, detail, hint="ca_file names the authority to trust")
+        detail = f"can't reach {self._url}: {error}"
+        hint = "`sudo ./trivet up` starts a node"
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return Unsent(UNAVAILABLE, detail, hint=hint)
         if isinstance(error, httpx.TimeoutException):
             return Retry(TIMEOUT, f"no answer from {self._url}")
-        detail = f"can't reach {self._url}: {error}"
-        return Retry(UNAVAILABLE, detail, hint="`sudo ./trivet up` starts a node")
+        return Retry(UNAVAILABLE, detail, hint=hint)
 
 
 class Operations:

@@ -73,7 +73,7 @@ async def cluster(layout: Layout, settings: Settings) -> Sequence[Finding]:
 
 
 def _through_api(url: str, token: str, layout: Layout) -> list[Finding]:
-    with Client(url, token, layout.ca_file) as client:
+    with Client(url, token, layout.ca_file, retry_s=0) as client:
         found = _alarms(client)
         for crud in KINDS:
             try:
