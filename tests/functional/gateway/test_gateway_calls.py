@@ -116,7 +116,9 @@ async def test_what_fails_unexpectedly_tells_no_internals(site: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "request.no_route"),
+        ("POST", "/", 405, "request.method_not_allowed"),
+        ("GET", "/page/app.py", 404, "request.no_route"),
+        ("GET", "/page/..%2Fapp.py", 404, "request.no_route"),
         ("GET", "/v1/nonsense", 404, "request.no_route"),
         ("GET", f"{VMS}/", 404, "request.no_route"),
         ("GET", "/v1/%00%ff", 404, "request.no_route"),

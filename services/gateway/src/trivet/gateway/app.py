@@ -40,6 +40,7 @@ from trivet.gateway.openapi import document
 from trivet.gateway.problems import as_trivet_error, problem, problem_response
 from trivet.gateway.requests import parse_query
 from trivet.gateway.routes import ApiRoute, all_endpoints, routes
+from trivet.gateway.status_page import StatusPage
 from trivet.gateway.streams import OpenStreams
 from trivet.runtime.bus import Bus, Subscription
 from trivet.runtime.call import Client
@@ -131,8 +132,11 @@ class Gateway:
 
     def _application(self, table: tuple[ApiRoute, ...]) -> FastAPI:
         register_url_convertor("segment", Segment())
+        page = StatusPage()
         own: list[BaseRoute] = [
             Route("/v1/health", _guarded(self._answer_health), methods=["GET"]),
+            Route("/", _guarded(page.index), methods=["GET"]),
+            Route("/page/{name:segment}", _guarded(page.part), methods=["GET"]),
             Route("/metrics", _guarded(self._metrics.own), methods=["GET"]),
             Route(
                 "/metrics/{node:segment}/{service:segment}",
