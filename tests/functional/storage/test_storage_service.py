@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trivet.contracts.endpoint import CreateRequest, DeleteRequest, EditRequest, GetRequest, NewMeta
-from trivet.contracts.errors import NAME_TAKEN, NOT_FOUND, REFERENCE, TrivetError
+from trivet.contracts.errors import IMMUTABLE, NAME_TAKEN, NOT_FOUND, REFERENCE, TrivetError
 from trivet.contracts.model import NodeName
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import ATTACHED, NO_SPACE, SHRINK, TOO_FEW_NODES
@@ -151,3 +151,23 @@ async def test_a_crash_in_the_middle_changes_nothing(harness: Harness) -> None:
     assert again.epoch in (first.epoch, first.epoch + 1)
     await detach(harness, "data")
     assert await gone(harness, "data")
+
+
+async def test_a_pool_grows_and_never_shrinks(harness: Harness) -> None:
+    def asked(size: int) -> EditRequest:
+        members = [{"node": "n1", "file_gib": size}]
+        return EditRequest(name="p", spec={"members": members, "overcommit": 1.0})
+
+    await harness.call(POOLS.edit, asked(12))
+
+    async def grown() -> int:
+        pool = await harness.call(POOLS.get, GetRequest(name="p"))
+        return int(sum(u.size_bytes for u in pool.status.usage))
+
+    before = await grown()
+    async with asyncio.timeout(20):
+        while await grown() == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await code_of(harness.call(POOLS.edit, asked(11))) is SHRINK
+    gone_member = EditRequest(name="p", spec={"members": [{"node": "n2", "file_gib": 20}]})
+    assert await code_of(harness.call(POOLS.edit, gone_member)) is IMMUTABLE

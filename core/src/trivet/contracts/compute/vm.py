@@ -16,6 +16,7 @@ from trivet.contracts.compute.guest_agent import AgentStatus
 from trivet.contracts.event import EventType
 from trivet.contracts.model import Model, Name, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
+from trivet.contracts.storage.volume import Qos
 
 
 class Power(StrEnum):
@@ -38,13 +39,14 @@ class WantedPower(StrEnum):
 class DiskRequest(Model):
     """A disk of a VM: its volume is made for it, and deleted when the disk or the VM goes. The
     first one gets the image, and stays. A disk can be added, taken away and grown while the VM
-    runs."""
+    runs. `qos` is what its volume begins with; later it is the volume's to change, live."""
 
     name: Name = "root"
     size_gib: int = Field(ge=1, le=65536)
     replicas: int = Field(default=1, ge=1, le=3)
     pool: Name | None = None
     thin: bool = True
+    qos: Qos = Qos()
 
 
 class NicRequest(Model):

@@ -80,7 +80,7 @@ class FakeMachine:
     many replicas and graphs were looked at in all."""
 
     pools: dict[ResourceId, PoolOnNode] = field(default_factory=dict)
-    made: set[ResourceId] = field(default_factory=set)
+    made: dict[ResourceId, int] = field(default_factory=dict)
     replicas: dict[ResourceId, FakeReplica] = field(default_factory=dict)
     servers: dict[str, tuple[ResourceId, int]] = field(default_factory=dict)
     graphs: dict[ResourceId, tuple[AttachSpec, bool]] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class FakeVolumeEngine:
         """Make the pool usable."""
         self._begin("open_pool", pool.id)
         self.machine.pools[pool.id] = pool
-        self.machine.made.add(pool.id)
+        self.machine.made.setdefault(pool.id, pool.member.file_gib or 0)
         self._end("open_pool")
         return self._usage(pool.id)
 
@@ -170,7 +170,7 @@ class FakeVolumeEngine:
             raise Refused(IN_USE, f"pool {pool} still serves replicas")
         self.machine.pools.pop(pool, None)
         if destroy:
-            self.machine.made.discard(pool)
+            self.machine.made.pop(pool, None)
         self._end("close_pool")
 
     async def create(self, replica: ReplicaSpec) -> ReplicaRecord:
@@ -407,13 +407,18 @@ class FakeVolumeEngine:
             raise Fatal(DRIVER_FAILED, f"{operation} was made to fail")
 
     def _usage(self, pool: ResourceId) -> PoolUsage:
-        size = self._config.pool_bytes
+        size = self._size(pool)
         used = size - self._free(pool)
         return PoolUsage(node=self._context.node, size_bytes=size, used_bytes=used, reflink=True)
 
     def _free(self, pool: ResourceId) -> int:
         mine = (r for r in self.machine.replicas.values() if r.spec.pool == pool)
-        return self._config.pool_bytes - sum(r.used_bytes() for r in mine)
+        return self._size(pool) - sum(r.used_bytes() for r in mine)
+
+    def _size(self, pool: ResourceId) -> int:
+        """A gigabyte that the member's file was grown by is one more than it was made with."""
+        more = (self.machine.pools[pool].member.file_gib or 0) if pool in self.machine.pools else 0
+        return self._config.pool_bytes + max(0, more - self.machine.made.get(pool, more)) * GIB
 
     def _open_pool_of(self, volume: ResourceId) -> None:
         pool = self.machine.replicas[volume].spec.pool

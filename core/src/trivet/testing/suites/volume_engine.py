@@ -82,6 +82,23 @@ class VolumeEngineSuite:
         again = await bench.engine.open_pool(bench.pool)
         assert first.size_bytes == again.size_bytes > SIZE
 
+    async def test_a_pool_grows_while_it_is_used(self, bench: EngineBench) -> None:
+        """Opened with a larger member it has more room, and all that was there."""
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        await bench.write(attached, 0, ONES)
+        before = await bench.engine.open_pool(bench.pool)
+        size = bench.pool.member.file_gib
+        if size is None:
+            pytest.skip("the pool on the bench is not one that can be grown")
+        member = bench.pool.member.model_copy(update={"file_gib": size + 1})
+        larger = bench.pool.model_copy(update={"member": member})
+        for _ in range(2):
+            after = await bench.engine.open_pool(larger)
+            assert after.size_bytes - before.size_bytes > 1000 * MIB
+        assert await bench.read(attached, 0, len(ONES)) == ONES
+        assert await bench.engine.attached() == (attached,)
+
     async def test_create_twice_is_once(self, bench: EngineBench) -> None:
         """Creating what is there alike answers the same; another size is refused."""
         await make(bench, A)

@@ -46,7 +46,13 @@ from trivet.contracts.storage.engine import (
 from trivet.contracts.storage.pool import PoolUsage
 from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd
-from trivet.plugins.storage.file_pool import OpenPool, Root, close_file_pool, open_file_pool
+from trivet.plugins.storage.file_pool import (
+    OpenPool,
+    Root,
+    close_file_pool,
+    is_whole,
+    open_file_pool,
+)
 from trivet.plugins.storage.node_process import attempt, let_run
 from trivet.plugins.storage.replica_file import (
     Sidecar,
@@ -86,6 +92,7 @@ class QemuBlockEngine:
         self._servers = Sockets(nbdkit.PROGRAM, context.run_dir / "r")
         self._graphs = Sockets(qsd.PROGRAM, context.run_dir / "a")
         self._pools: dict[ResourceId, OpenPool] = {}
+        self._asked: dict[ResourceId, PoolOnNode] = {}
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
         self._taken: dict[ResourceId, dict[ResourceId, tuple[Root, SnapshotSidecar]]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -128,9 +135,11 @@ class QemuBlockEngine:
     # --- pools -----------------------------------------------------------------------------
 
     async def open_pool(self, pool: PoolOnNode) -> PoolUsage:
-        """Make the pool usable here; tell its usage."""
+        """Make the pool usable here, as large as it is asked to be; tell its usage. What was
+        mounted and is not any more is mounted again, or the pool is told not to be open."""
         async with self._locks[pool.id]:
-            if pool.id not in self._pools:
+            known = self._pools.get(pool.id)
+            if known is None or self._asked.get(pool.id) != pool or not is_whole(known):
                 opened = await open_file_pool(self._context, pool)
                 for root in opened.roots:
                     for sidecar in await asyncio.to_thread(read_sidecars, root.replicas):
@@ -138,7 +147,7 @@ class QemuBlockEngine:
                     for taken in await asyncio.to_thread(read_snapshots, root.snapshots):
                         of_one = self._taken.setdefault(taken.snapshot, {})
                         of_one[taken.volume] = (root, taken)
-                self._pools[pool.id] = opened
+                self._pools[pool.id], self._asked[pool.id] = opened, pool
             return self._pools[pool.id].usage(self._context.node)
 
     async def close_pool(self, pool: ResourceId, *, destroy: bool = False) -> None:

@@ -87,11 +87,13 @@ async def open_file_pool(context: DriverContext, pool: PoolOnNode) -> OpenPool:
     base = context.state_dir / "pools"
     base.mkdir(exist_ok=True)
     roots: list[Root] = []
+    grow_to = 0
     if pool.member.file_gib is not None:
         image = base / f"{pool.id}.img"
         if not image.exists():
             await _make_image(image, pool.member.file_gib * GIB)
         roots.append(Root(base / pool.id, mounted=True, image=image))
+        grow_to = pool.member.file_gib * GIB
     for n, device in enumerate(pool.devices):
         await _format_if_blank(device, _label(pool.id))
         roots.append(Root(base / f"{pool.id}-{n}", mounted=True, device=device))
@@ -105,6 +107,8 @@ async def open_file_pool(context: DriverContext, pool: PoolOnNode) -> OpenPool:
         )
     for root in roots:
         await _bring_up(root, pool.id)
+        if root.image is not None and root.image.stat().st_size < grow_to:
+            await _grow_image(root, grow_to)
     reflink = await asyncio.to_thread(lambda: all(can_clone(root.replicas) for root in roots))
     return OpenPool(pool.id, tuple(roots), reflink)
 
@@ -143,6 +147,14 @@ async def _make_image(image: Path, size_bytes: int) -> None:
         part.unlink(missing_ok=True)
         raise
     part.rename(image)
+
+
+async def _grow_image(root: Root, size_bytes: int) -> None:
+    """Make a mounted image larger: the file, its loop device, then the file system."""
+    os.truncate(str(root.image), size_bytes)
+    device = (await run("findmnt", "-n", "-o", "SOURCE", str(root.path))).strip()
+    await run("losetup", "--set-capacity", device)
+    await run("xfs_growfs", str(root.path))
 
 
 async def _format_if_blank(device: str, label: str) -> None:
@@ -192,6 +204,11 @@ async def _unmount(path: Path) -> None:
     outcome = await attempt("umount", str(path))
     if outcome.code != 0 and _is_mount(path):
         raise Refused(IN_USE, f"{path} can't be unmounted: {outcome.stderr}")
+
+
+def is_whole(pool: OpenPool) -> bool:
+    """Whether all that was mounted for the pool still is."""
+    return all(_is_mount(root.path) for root in pool.roots if root.mounted)
 
 
 def _is_mount(path: Path) -> bool:

@@ -93,6 +93,7 @@ def volume_requests(vm: Vm, image: Image | None) -> tuple[CreateRequest[VolumeSp
             pool=disk.pool,
             thin=disk.thin,
             source=source,
+            qos=disk.qos,
         )
         meta = NewMeta(name=volume_name(vm.meta.name, disk.name), project=vm.meta.project)
         requests.append(CreateRequest[VolumeSpec](meta=meta, spec=spec, owner=owner_of(vm)))

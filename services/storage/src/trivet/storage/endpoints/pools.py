@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from trivet.contracts.errors import IN_USE, INVALID, NAME_TAKEN, REFERENCE, FieldError, Refused
+from trivet.contracts.errors import (
+    IMMUTABLE,
+    IN_USE,
+    INVALID,
+    NAME_TAKEN,
+    REFERENCE,
+    FieldError,
+    Refused,
+)
+from trivet.contracts.storage.codes import SHRINK
 from trivet.contracts.storage.disk import DiskRole
 from trivet.contracts.storage.endpoints.pools import CRUD
 from trivet.contracts.storage.pool import Pool, PoolMember
@@ -17,14 +26,14 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def admit(before: Pool | None, after: Pool) -> Pool:
         if before is not None:
-            immutable(before.spec, after.spec, "engine", "members")
-            return after
+            immutable(before.spec, after.spec, "engine")
+            _check_growth(before, after)
         nodes = [m.node for m in after.spec.members]
         if len(set(nodes)) != len(nodes):
             raise Refused(INVALID, "spec.members: the same node twice")
         for number, member in enumerate(after.spec.members):
             _check_member(parts, number, member)
-        if parts.pools.get(after.meta.name) is not None:
+        if before is None and parts.pools.get(after.meta.name) is not None:
             # Before anything is claimed for it.
             raise Refused(NAME_TAKEN, f"there is a pool {after.meta.name} already")
         await parts.disk_claims.claim(after)
@@ -50,6 +59,26 @@ def wire(service: Service, parts: Parts) -> None:
             )
 
     serve_crud(service, CRUD, Hooks[Pool](admit, ("storage",), may_delete))
+
+
+def _check_growth(before: Pool, after: Pool) -> None:
+    """A pool gets more members, disks and larger files, never fewer or smaller ones: what lies
+    there is not moved away first."""
+    now = {m.node: m for m in after.spec.members}
+    for had in before.spec.members:
+        has = now.get(had.node)
+        where = f"spec.members of {had.node}"
+        if has is None or not set(had.disks) <= set(has.disks) or has.path != had.path:
+            raise Refused(IMMUTABLE, f"{where}: what a pool has can't be taken away from it")
+        if (had.file_gib is None) != (has.file_gib is None):
+            raise Refused(IMMUTABLE, f"{where}: what it is made of can't change")
+        if (has.file_gib or 0) < (had.file_gib or 0):
+            wrong = FieldError(
+                where=f"{where}: file_gib",
+                message="can't become smaller",
+                accepted=f"at least {had.file_gib}",
+            )
+            raise Refused(SHRINK, f"pool {after.meta.name} can't shrink", errors=(wrong,))
 
 
 def _check_member(parts: Parts, number: int, member: PoolMember) -> None:
