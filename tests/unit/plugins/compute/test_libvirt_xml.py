@@ -28,6 +28,7 @@ FACTS = HostFacts(
     emulator="/usr/bin/qemu-system-x86_64",
     console_dir=Path("/run/c"),
     log_dir=Path("/var/c"),
+    seed_dir=Path("/state/seed"),
     nvram_dir=Path("/var/n"),
     uefi_code="/fw/code.fd",
     uefi_vars="/fw/vars.fd",

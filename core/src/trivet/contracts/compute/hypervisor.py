@@ -39,7 +39,8 @@ class DomainNic(Model):
 
 class DomainSpec(Model):
     """A whole domain. `id` is the VM's; `name` is for people. With `max_vcpus` or
-    `max_memory_mib` it is made so that it can grow that far while it runs."""
+    `max_memory_mib` it is made so that it can grow that far while it runs. `seed` is the digest of
+    the one that it is given (`SeedDisks.put_seed` comes before), read-only, behind its disks."""
 
     id: ResourceId
     name: str
@@ -54,6 +55,7 @@ class DomainSpec(Model):
     cpu: CpuTuning = CpuTuning()
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()
+    seed: str | None = None
 
 
 class DomainState(Model):

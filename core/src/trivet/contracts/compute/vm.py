@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from trivet.contracts.compute.guest_agent import AgentStatus
+from trivet.contracts.compute.seed import USER_DATA_BYTES
 from trivet.contracts.event import EventType
 from trivet.contracts.model import Model, Name, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
@@ -88,11 +90,23 @@ class Hardware(Model):
     max_memory_mib: int | None = None
 
 
+SshKey = Annotated[
+    str,
+    StringConstraints(
+        max_length=8192, pattern=r"^[a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,}={0,3}( [ -~]{0,255})?$"
+    ),
+]
+"""A public key as OpenSSH writes it: type, key, comment."""
+
+
 class VmSpec(Model):
     """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
     the image's size is made. `max_vcpus` and `max_memory_mib` are how far a run can grow without
     a stop; left out, vcpus and memory change at the next start. (A Linux guest that can be given
-    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.)"""
+    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.)
+
+    `user_data` (as cloud-init takes it) and `ssh_keys` reach the guest on a disk that is made
+    anew at each start; cloud-init itself obeys most of it at the guest's first one only."""
 
     vcpus: int = Field(default=1, ge=1, le=256)
     memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
@@ -106,6 +120,8 @@ class VmSpec(Model):
     firmware: str = Field(default="bios", pattern="^(bios|uefi)$")
     cpu: CpuTuning = CpuTuning()
     placement: Placement = Placement()
+    user_data: str | None = Field(default=None, max_length=USER_DATA_BYTES)
+    ssh_keys: tuple[SshKey, ...] = Field(default=(), max_length=64)
 
     @property
     def hardware(self) -> Hardware:
@@ -130,6 +146,8 @@ class VmSpec(Model):
             raise ValueError(f"max_vcpus is less than vcpus ({self.vcpus})")
         if self.max_memory_mib is not None and self.max_memory_mib < self.memory_mib:
             raise ValueError(f"max_memory_mib is less than memory_mib ({self.memory_mib})")
+        if self.user_data is not None and len(self.user_data.encode()) > USER_DATA_BYTES:
+            raise ValueError(f"user_data has more than {USER_DATA_BYTES} bytes")
         if self.cpu.pin and len(self.cpu.pin) != self.vcpus:
             raise ValueError("cpu.pin names one processor for each vcpu")
         return self

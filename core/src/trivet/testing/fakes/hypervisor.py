@@ -27,6 +27,7 @@ from trivet.contracts.compute.hypervisor import (
     Listener,
 )
 from trivet.contracts.compute.node import Accel, Inventory, NumaCell
+from trivet.contracts.compute.seed import Seed
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import (
@@ -121,6 +122,7 @@ class FakeHost:
 
     domains: dict[ResourceId, FakeDomain] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
+    seeds: dict[ResourceId, Seed] = field(default_factory=dict)
     sockets: set[str] = field(default_factory=set)
     devices: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -235,6 +237,7 @@ class FakeHypervisor:
         if known is not None and known.running is not None:
             raise Refused(IN_USE, f"{id_} runs: it can't be forgotten")
         self.host.domains.pop(id_, None)
+        self.host.seeds.pop(id_, None)
 
     async def act(self, id_: ResourceId, act: Act) -> None:
         """Do one act."""
@@ -348,6 +351,14 @@ class FakeHypervisor:
         """What the pretended guest's screen shows."""
         return self._screen(id_).picture()
 
+    async def put_seed(self, id_: ResourceId, seed: Seed | None) -> None:
+        """Keep what the guest is told."""
+        self._reach()
+        if seed is None:
+            self.host.seeds.pop(id_, None)
+        else:
+            self.host.seeds[id_] = seed
+
     async def report(self, id_: ResourceId) -> GuestReport | None:
         """What the pretended agent says, in a guest that is ready."""
         domain = self._find(id_)
@@ -401,6 +412,8 @@ class FakeHypervisor:
         spec = domain.defined
         if self.config.start_fails:
             raise Retry(DRIVER_FAILED, "the hypervisor refuses to start guests")
+        if spec.seed is not None and self.host.seeds[spec.id].digest != spec.seed:
+            raise Fatal(DRIVER_FAILED, f"{spec.id} is to start with a seed that is not there")
         self._check_devices(spec.disks, spec.nics)
         domain.running = spec
         domain.console = b""

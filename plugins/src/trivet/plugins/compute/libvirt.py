@@ -27,6 +27,7 @@ from trivet.contracts.compute.hypervisor import (
     Listener,
 )
 from trivet.contracts.compute.node import Accel, Inventory
+from trivet.contracts.compute.seed import Seed
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import CONFLICT, Refused, TrivetError
@@ -39,6 +40,7 @@ from trivet.plugins.compute import (
     libvirt_domains,
     libvirt_screen,
     libvirt_xml,
+    seed_disk,
 )
 from trivet.plugins.compute.console_watch import ConsoleLog
 from trivet.plugins.compute.libvirt_connection import Connection
@@ -152,6 +154,7 @@ class LibvirtHypervisor(LibvirtHotPlug):
         said = f"{libvirt_xml.domain_name(self._host, id_)}.log"
         (self._config.guest_logs / said).unlink(missing_ok=True)
         libvirt_xml.nvram_file(self._host, id_).unlink(missing_ok=True)
+        libvirt_xml.seed_file(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.console_socket(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.screen_socket(self._host, id_).unlink(missing_ok=True)
         self._logs.pop(id_, None)
@@ -203,6 +206,10 @@ class LibvirtHypervisor(LibvirtHotPlug):
         return await self._connection.run(
             lambda c: libvirt_screen.screenshot(c, libvirt_domains.find(c, id_), id_)
         )
+
+    async def put_seed(self, id_: ResourceId, seed: Seed | None) -> None:
+        """Keep what the guest is told at its next start."""
+        await asyncio.to_thread(seed_disk.put, libvirt_xml.seed_file(self._host, id_), seed)
 
     async def report(self, id_: ResourceId) -> GuestReport | None:
         """What the agent in the guest says; None without one."""
@@ -299,8 +306,8 @@ def _facts(
 ) -> libvirt_xml.HostFacts:
     """What the XML needs to know; makes the driver's folders."""
     console, logs = context.run_dir / "console", context.state_dir / "console"
-    nvram = context.state_dir / "nvram"
-    for folder in (console, logs, nvram):
+    nvram, seeds = context.state_dir / "nvram", context.state_dir / "seed"
+    for folder in (console, logs, nvram, seeds):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     uefi = Path(config.uefi_code).exists() and Path(config.uefi_vars).exists()
     return libvirt_xml.HostFacts(
@@ -309,6 +316,7 @@ def _facts(
         console_dir=console,
         log_dir=logs,
         nvram_dir=nvram,
+        seed_dir=seeds,
         name_prefix=context.prefix,
         uefi_code=config.uefi_code if uefi else None,
         uefi_vars=config.uefi_vars if uefi else None,

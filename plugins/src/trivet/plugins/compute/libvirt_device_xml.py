@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
 
 RECONNECT_S = 10
+SEED_TARGET = "vdz"
 DISK_ALIAS = "ua-disk-"  # libvirt keeps a user's alias that begins with ua-
 
 
@@ -37,6 +38,18 @@ def disk_element(target: str, disk: DomainDisk, *, reconnects: bool) -> ET.Eleme
     if disk.boot_order is not None:
         ET.SubElement(element, "boot", order=str(disk.boot_order))
     ET.SubElement(element, "alias", name=f"{DISK_ALIAS}{disk.name}")
+    return element
+
+
+def seed_element(file: str) -> ET.Element:
+    """A read-only disk from a file of this host. A plain disk, since small kernels of cloud
+    images know virtio and no CD-ROM; called the last of all, so that no other takes its name."""
+    element = ET.Element("disk", type="file", device="disk")
+    ET.SubElement(element, "driver", name="qemu", type="raw")
+    ET.SubElement(element, "source", file=file)
+    ET.SubElement(element, "target", dev=SEED_TARGET, bus="virtio")
+    leaf(element, "serial", "seed")
+    ET.SubElement(element, "readonly")
     return element
 
 

@@ -26,7 +26,8 @@ class LiveDevice:
 def devices_of(xml: str, spec: DomainSpec) -> tuple[list[LiveDevice], list[LiveDevice]]:
     """The disks and cards in a live domain's XML; `spec` is our record in it."""
     root = ET.fromstring(xml)
-    elements = root.findall("./devices/disk[@device='disk']")
+    found = root.findall("./devices/disk[@device='disk']")
+    elements = [e for e in found if e.find("readonly") is None]  # a seed is no disk of the VM's
     disks = [_disk(element, i, spec) for i, element in enumerate(elements)]
     nics = [
         LiveDevice(_attribute(card, "mac", "address"), _attribute(card, "alias", "name"))

@@ -23,7 +23,13 @@ from trivet.contracts.compute.vm import CpuTuning
 from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute import libvirt_screen
-from trivet.plugins.compute.libvirt_device_xml import disk_element, leaf, letters, nic_element
+from trivet.plugins.compute.libvirt_device_xml import (
+    disk_element,
+    leaf,
+    letters,
+    nic_element,
+    seed_element,
+)
 
 NAMESPACE = "urn:trivet:domain:1"
 PREFIX, ELEMENT = "trivet", "domain"
@@ -41,8 +47,9 @@ class HostFacts:
     """What the XML needs to know of the host.
 
     `console_dir` holds the consoles' sockets, `log_dir` their logs, `nvram_dir` the variables
-    of UEFI guests. `cgroups` says whether libvirtd may use cgroups (shares and limits),
-    `reconnects` whether it can be told that disks connect again to their servers.
+    of UEFI guests, `seed_dir` what new guests are told. `cgroups` says whether libvirtd may use
+    cgroups (shares and limits), `reconnects` whether it can be told that disks connect again to
+    their servers.
     """
 
     accel: Accel
@@ -50,6 +57,7 @@ class HostFacts:
     console_dir: Path
     log_dir: Path
     nvram_dir: Path
+    seed_dir: Path
     name_prefix: str = "tv"
     uefi_code: str | None = None
     uefi_vars: str | None = None
@@ -85,6 +93,11 @@ def console_log(facts: HostFacts, id_: ResourceId) -> Path:
 def nvram_file(facts: HostFacts, id_: ResourceId) -> Path:
     """The file with the firmware variables of a UEFI guest."""
     return facts.nvram_dir / f"{_safe(id_)}.fd"
+
+
+def seed_file(facts: HostFacts, id_: ResourceId) -> Path:
+    """The image with what a guest is told about itself."""
+    return facts.seed_dir / f"{_safe(id_)}.iso"
 
 
 def render(spec: DomainSpec, facts: HostFacts) -> str:
@@ -206,12 +219,15 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     # Disks and cards take a root port each; some are left for what is plugged in later.
     ports = len(spec.disks) + len(spec.nics) + libvirt_screen.ROOT_PORTS + SPARE_ROOT_PORTS
+    ports += spec.seed is not None
     for index in range(1, ports + 1):
         ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "controller", type="virtio-serial", index="0")
     for index, disk in enumerate(spec.disks):
         devices.append(disk_element(f"vd{letters(index)}", disk, reconnects=facts.reconnects))
+    if spec.seed is not None:
+        devices.append(seed_element(str(seed_file(facts, spec.id))))
     for nic in spec.nics:
         devices.append(nic_element(nic))
     _console(devices, spec.id, facts)

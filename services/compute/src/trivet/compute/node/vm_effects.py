@@ -11,6 +11,7 @@ from trivet.compute.domain import vm_status
 from trivet.compute.domain.hardware import disks_to_have
 from trivet.compute.node.devices import SOON_S, Devices
 from trivet.compute.node.records import Memory, Records
+from trivet.compute.node.seeds import Seeds
 from trivet.contracts.compute.hot_plug import HotPlug
 from trivet.contracts.compute.hypervisor import Act, DomainSpec, Hypervisor
 from trivet.contracts.compute.node import Node
@@ -35,6 +36,7 @@ class VmEffects:
         self._vms = vms
         self._hypervisor = hypervisor
         self._devices = Devices(runtime, nodes)
+        self._seeds = Seeds(runtime.client, hypervisor)
         self.records = Records(runtime, vms, nodes)
 
     @property
@@ -100,10 +102,11 @@ class VmEffects:
                 raise Refused(CONFLICT, f"{vm.meta.name} changed while it was about to start")
             return vm_status.booting(current, epoch, prepared.vm_disks, prepared.vm_nics, now)
 
+        seed = await self._seeds.put(vm, prepared.vm_nics)
         begun = await self._vms.mutate(self._vms.key_of(vm), begin)
         if begun is None:
             return
-        await self._hypervisor.define(_domain(begun, prepared))
+        await self._hypervisor.define(_domain(begun, prepared, seed))
         await self._hypervisor.act(vm.meta.id, Act.START)
 
     # --- in the running guest -------------------------------------------------------------
@@ -145,7 +148,7 @@ class VmEffects:
         await self.records.replace(vm, disk=shown)
 
 
-def _domain(vm: Vm, prepared: do.Preparation) -> DomainSpec:
+def _domain(vm: Vm, prepared: do.Preparation, seed: str | None) -> DomainSpec:
     return DomainSpec(
         id=vm.meta.id,
         name=vm.meta.name,
@@ -160,4 +163,5 @@ def _domain(vm: Vm, prepared: do.Preparation) -> DomainSpec:
         cpu=vm.spec.cpu,
         disks=prepared.disks,
         nics=prepared.nics,
+        seed=seed,
     )
