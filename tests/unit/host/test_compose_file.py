@@ -64,6 +64,12 @@ def test_what_must_be_there_first_is(name):
         assert "provision" in before(name), "the bus has its buckets"
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_bus_outlives_who_needs_it(name):
+    """Said directly: a container that has ended (`provision`) keeps no order of stopping."""
+    assert BUS in CONTAINERS[name]["depends_on"]
+
+
 def test_setup_is_first_and_last_and_the_keeper_last_and_first():
     others = set(CONTAINERS) - {"setup"}
     assert all("setup" in before(name) for name in others)
