@@ -19,6 +19,7 @@ from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
 from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, PoolOnNode
 from trivet.contracts.storage.pool import PoolMember
+from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd, snapshot_file
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import daemons
@@ -192,6 +193,40 @@ class TestQemuBlockEngine(VolumeEngineSuite):
             writer.kill()
             await writer.wait()
         assert len(seen) > 4, "the writer went on between the snapshots"
+
+    async def test_bounds_hold(self, bench: RealBench) -> None:
+        """Of many requests at fifty a second none comes early: the only figure here is a least
+        one, which no load of the machine can change."""
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        await bench.engine.limit(A, Qos(iops=50))
+        began = time.monotonic()
+        bench.io(attached, *(f"write {n * 4096} 4k" for n in range(100)))
+        assert time.monotonic() - began > 1.0
+
+    async def test_a_preallocated_replica_keeps_its_space(self, bench: RealBench) -> None:
+        """Through discards, zeroes and snapshots gone back to; a clone has its own at once."""
+        await make(bench, A, thin=False)
+        served = await bench.engine.serve(A, 1)
+        spec = AttachSpec(volume=A, epoch=1, size_bytes=SIZE, replicas=(served,), thin=False)
+        attached = await bench.engine.attach(spec)
+        bench.io(attached, "write -P 3 0 8M", "discard 0 4M", "write -z -u 4M 4M", "flush")
+        (record,) = await bench.engine.replicas(A)
+        assert record.used_bytes >= SIZE
+        await make(bench, B, thin=False, source=A)
+        command("sync", "-f", str(bench.context.state_dir / "pools" / bench.pool.id))
+        before = (await bench.engine.open_pool(bench.pool)).used_bytes
+        clone = (await bench.engine.replicas(B))[0]
+        assert clone.used_bytes >= SIZE
+        bench.io(await attach(bench, B, 1), "write -P 4 0 16M", "flush")
+        after = (await bench.engine.open_pool(bench.pool)).used_bytes
+        assert after - before < MIB
+
+    async def test_a_pool_that_was_unmounted_is_mounted_again(self, bench: RealBench) -> None:
+        await make(bench, A)
+        command("umount", str(bench.context.state_dir / "pools" / bench.pool.id))
+        assert (await bench.engine.open_pool(bench.pool)).reflink
+        assert (await attach(bench, A, 1)).healthy
 
     async def test_servers_run_on_when_an_engine_died_while_they_were_stopped(
         self, bench: RealBench

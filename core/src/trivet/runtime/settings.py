@@ -54,10 +54,12 @@ class ComputeSettings(Model):
 
 
 class StorageSettings(Model):
-    """`engine`, `inspector`: a driver's name or `auto`."""
+    """`engine`, `inspector`: a driver's name or `auto`. `address`: this node's in the storage
+    network, where other nodes reach its replicas; None: the node's own."""
 
     engine: str = "auto"
     inspector: str = "auto"
+    address: str | None = None
     look_s: float = Field(default=30.0, gt=0)
     claim_age_s: float = Field(default=120.0, gt=0)
 

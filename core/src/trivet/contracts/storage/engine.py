@@ -126,8 +126,11 @@ class VolumeEngine(Driver, Protocol):
         """All replicas in the open pools of this node, or that of one volume."""
         ...
 
-    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
-        """Serve a replica under that epoch, and end whatever served it under an older one."""
+    async def serve(
+        self, volume: ResourceId, epoch: int, *, address: str | None = None
+    ) -> ServedReplica:
+        """Serve a replica under that epoch, and end whatever served it under an older one; with
+        `address` (of this node in the storage network) also to other nodes, over TCP there."""
         ...
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:

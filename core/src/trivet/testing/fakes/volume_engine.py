@@ -230,7 +230,9 @@ class FakeVolumeEngine:
 
     # --- serving and attaching -------------------------------------------------------------
 
-    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
+    async def serve(
+        self, volume: ResourceId, epoch: int, *, address: str | None = None
+    ) -> ServedReplica:
         """Serve a replica under `epoch` alone."""
         self._begin("serve", volume)
         replica = self._complete(volume)
@@ -242,7 +244,9 @@ class FakeVolumeEngine:
         if socket not in self.machine.servers:
             self._start_server(socket, volume, epoch)
         self._end("serve")
-        return ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)
+        made = ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)
+        remote = {"host": address, "port": 10809}
+        return made.model_copy(update=remote) if address is not None else made
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End older servers for ever."""

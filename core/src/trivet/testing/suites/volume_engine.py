@@ -141,6 +141,25 @@ class VolumeEngineSuite:
         new = await attach(bench, A, 2)
         assert await bench.read(new, 0, len(ONES)) == ONES
 
+    async def test_a_replica_is_served_to_other_nodes(self, bench: EngineBench) -> None:
+        """Over TCP too, under the same epoch: its end is the end of both."""
+        await make(bench, A)
+        here = await bench.engine.serve(A, 1)
+        assert (here.host, here.port) == (None, None)
+        for _ in range(2):
+            both = await bench.engine.serve(A, 1, address="127.0.0.1")
+            assert both.host == "127.0.0.1"
+            assert both.port is not None
+            assert both.export == here.export
+        spec = AttachSpec(volume=A, epoch=1, size_bytes=SIZE, replicas=(both,))
+        attached = await bench.engine.attach(spec)
+        await bench.write(attached, 0, ONES)
+        assert await bench.read(attached, 0, len(ONES)) == ONES
+        await bench.engine.end_serving(A, 2)
+        with pytest.raises(OSError):  # noqa: PT011 - whatever the engine's way to fail is
+            await bench.write(attached, 0, TWOS)
+        assert [r.serving for r in await bench.engine.replicas()] == [None]
+
     async def test_ended_epochs_stay_ended(self, bench: EngineBench) -> None:
         """`end_serving` ends servers below the epoch, records it, and leaves a newer one."""
         await make(bench, A)

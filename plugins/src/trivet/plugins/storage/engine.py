@@ -239,24 +239,33 @@ class QemuBlockEngine:
 
     # --- serving ---------------------------------------------------------------------------
 
-    async def serve(self, volume: ResourceId, epoch: int) -> ServedReplica:
-        """Serve a replica under `epoch`; whatever served it under an older one is over."""
+    async def serve(
+        self, volume: ResourceId, epoch: int, *, address: str | None = None
+    ) -> ServedReplica:
+        """Serve a replica under `epoch`, to other nodes too if `address` is given; whatever
+        served it under an older one is over."""
         async with self._locks[volume]:
             root, sidecar = self._complete(volume)
             lowest = max(sidecar.epoch, sidecar.floor)
             if epoch < lowest:
                 raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over (now {lowest})")
             await self._write(root, sidecar.model_copy(update={"epoch": epoch, "floor": epoch}))
-            running = None
+            here, remote = None, None
             for server in self._servers.of(volume):
-                if server.epoch == epoch and server.daemon is not None:
-                    running = server
-                else:
+                if server.epoch != epoch or server.daemon is None:
                     await nbdkit.end_replica_server(self._servers, server)
-            if running is None:
-                data = data_path(root.replicas, volume)
-                running = await nbdkit.start_replica_server(self._servers, volume, epoch, data)
-            return nbdkit.served(running)
+                elif server.port is None:
+                    here = server
+                else:
+                    remote = server
+            data = data_path(root.replicas, volume)
+            if here is None:
+                here = await nbdkit.start_replica_server(self._servers, volume, epoch, data)
+            if remote is None and address is not None:
+                remote = await nbdkit.start_remote_server(
+                    self._servers, volume, epoch, data, address
+                )
+            return nbdkit.served(here, remote if address else None, address)
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End servers of epochs below `below_epoch`, which never come back."""

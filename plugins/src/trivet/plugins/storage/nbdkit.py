@@ -2,13 +2,16 @@
 
 nbdkit's file plugin ignores export names, so its `exportname` filter stands before it and
 refuses every other one: a client of an older epoch finds its name gone. nbdkit returns from its
-start when its socket listens, and stays behind as a daemon.
+start when its socket listens, and stays behind as a daemon. A server for other nodes is a second
+one, over the same file: what one has written the other reads, for both go through the page cache.
 """
 
 from __future__ import annotations
 
+import socket as socket_module
 from pathlib import Path
 
+from trivet.contracts.errors import DRIVER_FAILED, Fatal
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import ServedReplica
 from trivet.plugins.storage.node_process import end
@@ -16,6 +19,7 @@ from trivet.plugins.storage.sockets import Socket, Sockets, socket_path
 
 PROGRAM = "nbdkit"
 THREADS = 16
+PORT_ATTEMPTS = 5
 
 
 def export_name(volume: ResourceId, epoch: int) -> str:
@@ -23,25 +27,56 @@ def export_name(volume: ResourceId, epoch: int) -> str:
     return f"{volume}.e{epoch}"
 
 
-def served(server: Socket) -> ServedReplica:
-    """How a replica's server is reached."""
+def served(
+    server: Socket, remote: Socket | None = None, address: str | None = None
+) -> ServedReplica:
+    """How a replica's server is reached; `remote` is the one that listens on `address`."""
     return ServedReplica(
         volume=server.volume,
         epoch=server.epoch,
         export=export_name(server.volume, server.epoch),
         socket=str(server.path),
+        host=address if remote else None,
+        port=remote.port if remote else None,
     )
 
 
 async def start_replica_server(
     servers: Sockets, volume: ResourceId, epoch: int, data: Path
 ) -> Socket:
-    """Start a server; returns once it listens."""
-    return await servers.start(
-        volume,
-        epoch,
-        "--unix",
-        str(socket_path(servers.folder, volume, epoch)),
+    """Start a server for this node; returns once it listens."""
+    socket = socket_path(servers.folder, volume, epoch)
+    where = ("--unix", str(socket))
+    return await servers.start(volume, epoch, *where, *_served_file(volume, epoch, data))
+
+
+async def start_remote_server(
+    servers: Sockets, volume: ResourceId, epoch: int, data: Path, address: str
+) -> Socket:
+    """Start a server for other nodes; returns once it listens, on a port that was free."""
+    for _ in range(PORT_ATTEMPTS):
+        port = _free_port(address)
+        where = ("--ipaddr", address, "--port", str(port))
+        try:
+            return await servers.start(
+                volume, epoch, *where, *_served_file(volume, epoch, data), port=port
+            )
+        except Fatal as error:
+            # Somebody may have taken the port since: another one is as good.
+            socket_path(servers.folder, volume, epoch, port).unlink(missing_ok=True)
+            failed = error
+    raise Fatal(DRIVER_FAILED, f"no port on {address}: {failed.detail}") from failed
+
+
+def _free_port(address: str) -> int:
+    family = socket_module.AF_INET6 if ":" in address else socket_module.AF_INET
+    with socket_module.socket(family) as tried:
+        tried.bind((address, 0))
+        return int(tried.getsockname()[1])
+
+
+def _served_file(volume: ResourceId, epoch: int, data: Path) -> tuple[str, ...]:
+    return (
         "--threads",
         str(THREADS),
         "--filter=exportname",

@@ -1,5 +1,7 @@
 """What listens for volumes in a folder: `<volume>.e<epoch>.sock`, and the daemon behind each.
 
+One that listens on TCP has a file named `<volume>.e<epoch>.p<port>.sock` instead of a socket.
+
 The process table is gone through once, when the engine opens; from then on each daemon that is
 started or ended is entered here, so that a look at one volume costs the same however many others
 there are. Whether a daemon still lives is asked anew each time, by its pid and its whole command
@@ -18,7 +20,7 @@ from trivet.contracts.errors import DRIVER_FAILED, Fatal
 from trivet.contracts.model import ResourceId
 from trivet.plugins.storage.node_process import Daemon, daemon_of, daemons, lives, run
 
-SOCKET_NAME = re.compile(r"^(?P<volume>.+)\.e(?P<epoch>\d+)\.sock$")
+SOCKET_NAME = re.compile(r"^(?P<volume>.+)\.e(?P<epoch>\d+)(\.p(?P<port>\d+))?\.sock$")
 START_TIMEOUT_S = 30.0
 TOLD_S = 5.0
 """A daemon may write its pid a moment after the command that started it has returned."""
@@ -33,6 +35,7 @@ class Socket:
     epoch: int
     path: Path
     daemon: Daemon | None
+    port: int | None = None
 
     @property
     def monitor(self) -> Path:
@@ -40,9 +43,10 @@ class Socket:
         return self.path.with_suffix(".qmp")
 
 
-def socket_path(folder: Path, volume: ResourceId, epoch: int) -> Path:
-    """Where a volume's daemon listens in an epoch."""
-    return folder / f"{volume}.e{epoch}.sock"
+def socket_path(folder: Path, volume: ResourceId, epoch: int, port: int | None = None) -> Path:
+    """Where a volume's daemon listens in an epoch, or the file that stands for its port."""
+    where = "" if port is None else f".p{port}"
+    return folder / f"{volume}.e{epoch}{where}.sock"
 
 
 class Sockets:
@@ -79,21 +83,26 @@ class Sockets:
         """All sockets, by volume."""
         return [socket for volume in sorted(self._known) for socket in self.of(volume)]
 
-    async def start(self, volume: ResourceId, epoch: int, *argv: str) -> Socket:
-        """Run the program, which leaves a daemon behind that listens on the volume's socket."""
-        path = socket_path(self.folder, volume, epoch)
-        record = path.with_suffix(".pid")
+    async def start(
+        self, volume: ResourceId, epoch: int, *argv: str, port: int | None = None
+    ) -> Socket:
+        """Run the program, which leaves a daemon behind that listens on the volume's socket, or
+        on that port."""
+        path = socket_path(self.folder, volume, epoch, port)
+        # What stands for a port must be on the daemon's command line, to be found there again.
+        record = path if port is not None else path.with_suffix(".pid")
         path.unlink(missing_ok=True)
         record.unlink(missing_ok=True)
         try:
             await run(self._program, "--pidfile", str(record), *argv, timeout_s=START_TIMEOUT_S)
-            return self._enter(path, daemon_of(await _told(record)))
+            return self._enter(path, _alive(self._program, await _told(record)))
         except BaseException:
             # Cut while it started: what there is of it must not stay unseen.
             self.scan()
             raise
         finally:
-            record.unlink(missing_ok=True)
+            if port is None:
+                record.unlink(missing_ok=True)
 
     def forget(self, socket: Socket) -> None:
         """Remove the files of a socket whose daemon is no more."""
@@ -108,7 +117,8 @@ class Sockets:
         match = SOCKET_NAME.match(path.name)
         assert match is not None, path
         volume = ResourceId(match["volume"])
-        made = Socket(volume, int(match["epoch"]), path, daemon)
+        port = int(match["port"]) if match["port"] else None
+        made = Socket(volume, int(match["epoch"]), path, daemon, port)
         self._known[volume][path] = made
         return made
 
@@ -116,7 +126,14 @@ class Sockets:
 def _as_it_is(socket: Socket) -> Socket:
     if socket.daemon is None or lives(socket.daemon):
         return socket
-    return Socket(socket.volume, socket.epoch, socket.path, None)
+    return Socket(socket.volume, socket.epoch, socket.path, None, socket.port)
+
+
+def _alive(program: str, pid: int) -> Daemon:
+    daemon = daemon_of(pid)
+    if daemon is None:
+        raise Fatal(DRIVER_FAILED, f"{program} ended as soon as it had begun")
+    return daemon
 
 
 async def _told(record: Path) -> int:

@@ -7,10 +7,12 @@ from trivet.contracts.storage.engine import ServedReplica
 
 
 class ServeRequest(Model):
-    """`epoch` was given to this attach by compare-and-swap, before it is asked for here."""
+    """`epoch` was given to this attach by compare-and-swap, before it is asked for here.
+    `remote`: by another node, which can't reach a unix socket here."""
 
     volume: ResourceId
     epoch: int
+    remote: bool = False
 
 
 ENDPOINT = Endpoint(

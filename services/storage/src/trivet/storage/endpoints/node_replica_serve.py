@@ -13,6 +13,6 @@ def wire(service: Service, parts: Parts) -> None:
     """Answer `replica.serve`."""
 
     async def serve(request: ServeRequest, call: Call) -> ServedReplica:
-        return await parts.serving.serve(request.volume, request.epoch)
+        return await parts.serving.serve(request.volume, request.epoch, remote=request.remote)
 
     service.handle(ENDPOINT, serve)

@@ -147,7 +147,7 @@ class VolumeEffects:
     async def _serve(self, volume: Volume, epoch: int, node: str) -> ServedReplica:
         if node == self._runtime.node:
             return await self._serving.serve(volume.meta.id, epoch)
-        request = ServeRequest(volume=volume.meta.id, epoch=epoch)
+        request = ServeRequest(volume=volume.meta.id, epoch=epoch, remote=True)
         return await self._runtime.client.call(SERVE, request, node=node)
 
     async def _write(self, volume: Volume, change: Change) -> None:
