@@ -116,7 +116,7 @@ async def test_a_preview_tells_and_changes_nothing(world: World) -> None:
     world.firewall.judge(hello(2, 1, 80, 1))
     world.firewall.judge(hello(2, 1, 81, 2))
     rules = [{"protocol": "tcp", "ports": ["81"]}, {"protocol": "udp", "ports": ["53"]}]
-    asked = {"project": "default", "name": "web", "spec": {"rules": rules}}
+    asked = {"project": "default", "name": "web", "rules": rules}
     told = await world.harness.call(PREVIEW, PREVIEW.request.model_validate(asked))
     assert [(c.remote, c.port_number, c.after) for c in told.connections] == [
         ("10.9.0.2", 80, "deny")

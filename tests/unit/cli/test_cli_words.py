@@ -37,6 +37,7 @@ from trivet.contracts.errors import NOT_FOUND, Fatal, FieldError, Refused, Retry
 from trivet.contracts.event import CloudEvent, ResourceFacts
 from trivet.contracts.model import GIB, MIB, Model, ResourceId
 from trivet.contracts.security.endpoints.audit_list import AuditPage
+from trivet.contracts.security.endpoints.security_group_preview import PreviewRequest
 from trivet.contracts.security.endpoints.whoami import WhoAmI
 from trivet.contracts.storage.endpoints.volume_attach import ENDPOINT as ATTACH
 from trivet.contracts.storage.endpoints.volume_attach import AttachRequest
@@ -266,6 +267,16 @@ def test_a_document_that_is_wrong_is_named(text: str, told: str) -> None:
 def test_bad_documents_are_named(text: str) -> None:
     with pytest.raises(ValueError, match=r"document|YAML"):
         list(read_documents(text))
+
+
+def test_lists_of_objects_are_read() -> None:
+    (option,) = (o for o in field_options(PreviewRequest, objects=True) if o.field == "rules")
+    assert option.convert('[{protocol: tcp, ports: ["80"]}]') == [
+        {"protocol": "tcp", "ports": ["80"]}
+    ]
+    with pytest.raises(ValueError, match="not a list"):
+        option.convert("{protocol: tcp}")
+    assert "rules" not in {o.field for o in field_options(PreviewRequest)}
 
 
 def test_configuration(tmp_path: Path) -> None:

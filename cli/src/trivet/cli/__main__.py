@@ -15,6 +15,7 @@ import typer
 
 from trivet.cli import apply, events
 from trivet.cli.generated import add_commands
+from trivet.cli.login import login
 from trivet.cli.output import Format, print_value
 from trivet.cli.session import Output, connected
 from trivet.cli.waiting import DEFAULT_WAIT_S
@@ -61,6 +62,7 @@ def build_app(first: str | None = None) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.command("apply")(apply.apply)
+    app.command("login")(login)
     app.command("version")(show_version)
     app.command("health")(health)
     app.add_typer(events.app, name="event", help="What happens in the cluster.")

@@ -84,7 +84,7 @@ def make_command(endpoint: Endpoint[Any, Any], siblings: Endpoints) -> Callable[
     parameters = [*_place(endpoint)]
     whole = issubclass(endpoint.request, (CreateRequest, EditRequest))
     parts = frozenset({"kind", "meta", "spec", "labels"}) if whole else frozenset[str]()
-    options = field_options(endpoint.request, _NOT_OPTIONS | parts)
+    options = field_options(endpoint.request, _NOT_OPTIONS | parts, objects=not whole)
     composite: Composite | None = None
     spec: tuple[FieldOption, ...] = ()
     if issubclass(endpoint.request, (CreateRequest, EditRequest)):

@@ -41,11 +41,19 @@ class FieldOption:
     help: str
 
 
-def field_options(model: type[Model], skip: Iterable[str] = ()) -> tuple[FieldOption, ...]:
-    """The options for the fields of `model` that can have one."""
+def field_options(
+    model: type[Model], skip: Iterable[str] = (), *, objects: bool = False
+) -> tuple[FieldOption, ...]:
+    """The options for the fields of `model` that can have one; with `objects`, lists of objects
+    have one too."""
     found = []
     for name, info in model.model_fields.items():
         if name in skip:
+            continue
+        if objects and _is_list_of_objects(info.annotation):
+            flag = "--" + name.replace("_", "-")
+            told = "a list in JSON or YAML, or @FILE"
+            found.append(FieldOption(name, (flag,), str, read_list, info.is_required(), told))
             continue
         if option := _option(name, info.annotation, info.is_required(), info.description or ""):
             found.append(option)
@@ -74,6 +82,12 @@ def _option(name: str, annotation: Any, required: bool, text: str) -> FieldOptio
         names = (flag.removesuffix("s"), flag) if flag.endswith("s") else (flag,)
         return FieldOption(name, names, list[str], list, required, "may be given several times")
     return None
+
+
+def _is_list_of_objects(annotation: Any) -> bool:
+    plain = _plain(annotation)
+    of = get_args(plain)[0] if get_origin(plain) is tuple else None
+    return isinstance(of, type) and issubclass(of, Model)
 
 
 def _plain(annotation: Any) -> Any:
@@ -113,6 +127,21 @@ def put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def read_object(text: str) -> dict[str, Any]:
     """An object in YAML or JSON, itself or from `@file`. Raises `ValueError`."""
+    value = _read(text)
+    if not isinstance(value, dict):
+        raise ValueError('not an object, as in {"vcpus": 2}')  # noqa: TRY004
+    return value
+
+
+def read_list(text: str) -> list[Any]:
+    """A list in YAML or JSON, itself or from `@file`. Raises `ValueError`."""
+    value = _read(text)
+    if not isinstance(value, list):
+        raise ValueError('not a list, as in [{"protocol": "tcp"}]')  # noqa: TRY004
+    return value
+
+
+def _read(text: str) -> Any:
     if text.startswith("@"):
         path = Path(text[1:])
         try:
@@ -121,12 +150,9 @@ def read_object(text: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} can't be read: {error}") from error
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError("neither JSON nor YAML") from error
-    if not isinstance(value, dict):
-        raise ValueError('not an object, as in {"vcpus": 2}')  # noqa: TRY004
-    return value
 
 
 def parse_labels(given: Iterable[str]) -> dict[str, str | None]:

@@ -1,8 +1,9 @@
 """From a bearer token to a caller: Trivet's own tokens first, then what plugins know.
 
-Whoever proves a user, its rights are those of the user's record here, and a user that is
-disabled, being deleted or not there has none. When a token was last used is kept roughly and
-written from time to time, so that looking at a token costs no write.
+Whoever proves a user, its rights are those of the user's record here, with those that the
+provider's configuration gives; a user that is disabled or being deleted has none. When a token
+was last used is kept roughly and written from time to time, so that looking at a token costs no
+write.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from functools import partial
 from trivet.contracts.access import Caller
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.security.identity import Token, User
-from trivet.contracts.security.identity_provider import IdentityProvider
+from trivet.contracts.security.identity_provider import (
+    Identity,
+    IdentityProvider,
+    LoginFacts,
+    OffersLogin,
+)
 from trivet.runtime.service import Runtime
 from trivet.security.domain.access import grants_of
 from trivet.security.domain.tokens import parse, proves
@@ -52,12 +58,28 @@ class Identities:
                 log.warning("identity provider %s: %s", provider.name, error)
                 failure = error
                 continue
-            user = self._people.users.get(identity.user) if identity else None
-            if identity is not None and user is not None and _may_enter(user):
-                return self._as(user, identity.token_id)
+            if identity is not None and (caller := self._proven(identity)) is not None:
+                return caller
         if failure is not None:
             raise failure
         return None
+
+    def _proven(self, identity: Identity) -> Caller | None:
+        """Who a provider proved: with the rights of its record here, if there is one, and those
+        that the provider gives it. A record that is disabled keeps it out."""
+        user = self._people.users.get(identity.user)
+        if user is not None and not _may_enter(user):
+            return None
+        if user is None and not identity.roles:
+            return None
+        held = (*(user.spec.roles if user else ()), *identity.roles)
+        grants = grants_of(held, self._people.roles_now())
+        return Caller(user=identity.user, token_id=identity.token_id, grants=grants)
+
+    def logins(self) -> tuple[LoginFacts, ...]:
+        """Where people can log in."""
+        offering = (p.login for p in self._providers if isinstance(p, OffersLogin))
+        return tuple(facts for facts in offering if facts is not None)
 
     def _own(self, bearer: str) -> Caller | None:
         text = parse(bearer)

@@ -1,5 +1,7 @@
 """What a change of a group's rules would do: nothing is changed by asking."""
 
+from pydantic import Field
+
 from trivet.contracts.access import needs
 from trivet.contracts.endpoint import Endpoint, Http, Ref
 from trivet.contracts.model import Model
@@ -9,14 +11,13 @@ from trivet.contracts.security.group import (
     Direction,
     Protocol,
     Rule,
-    SecurityGroupSpec,
 )
 
 
 class PreviewRequest(Ref):
-    """The group as it would be."""
+    """The group with the rules that it would have."""
 
-    spec: SecurityGroupSpec
+    rules: tuple[Rule, ...] = Field(default=(), max_length=10000)
 
 
 class CutConnection(Model):

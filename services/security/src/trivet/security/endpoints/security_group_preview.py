@@ -17,7 +17,7 @@ from trivet.contracts.security.endpoints.security_group_preview import (
 )
 from trivet.contracts.security.evaluate import Decision, Opening
 from trivet.contracts.security.firewall import Connection
-from trivet.contracts.security.group import SECURITY_GROUP, Rule
+from trivet.contracts.security.group import SECURITY_GROUP, Rule, SecurityGroupSpec
 from trivet.runtime.call import Call
 from trivet.runtime.crud import not_found
 from trivet.runtime.service import Service
@@ -39,7 +39,7 @@ def wire(service: Service, parts: Parts) -> None:
         group = parts.groups.by_key(key) or await parts.groups.fresh(key)
         if group is None:
             raise not_found(SECURITY_GROUP, request.name, request.project)
-        after = group.with_spec(request.spec)
+        after = group.with_spec(SecurityGroupSpec(rules=request.rules))
         await check_names(parts, after)
         ports = await ports_of(parts.runtime.client, request.project)
         there = scene(parts, ports, group, after)
