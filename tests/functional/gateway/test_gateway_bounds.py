@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from trivet.contracts.endpoint import Endpoint
 from trivet.gateway import server
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import serve
@@ -231,3 +232,14 @@ async def test_a_stop_does_not_wait_for_idle_clients_over_tls(
             await serving
         for tls in idle:
             tls.close()
+
+
+async def test_a_service_that_does_not_answer_in_time_is_unavailable_and_keeps_nobody(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.cloud.bus.broker.faults.lose_reply = lambda subject: subject.endswith("vm.get.v1")
+    monkeypatch.setattr(Endpoint, "deadline_s", lambda self, request: 0.05)
+    reply = await site.ask("GET", f"{VMS}/web")
+    assert (reply.status_code, reply.json()["code"]) == (503, "bus.timeout")
+    assert reply.headers["Retry-After"] == "1"
+    assert reply.json()["hint"]

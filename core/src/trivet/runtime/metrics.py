@@ -13,6 +13,7 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import prometheus_client
@@ -93,6 +94,12 @@ RECONCILE_FAILING = Gauge(
     ("loop",),
     registry=REGISTRY,
 )
+
+
+@cache
+def http_figures(op: str, status: int) -> tuple[Histogram, Counter]:
+    """The figures of requests of an operation that ended with a status, looked up once."""
+    return HTTP_SECONDS.labels(op), HTTP_REQUESTS.labels(op, status)
 
 
 @dataclass(frozen=True)

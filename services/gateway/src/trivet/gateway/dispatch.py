@@ -49,7 +49,7 @@ from trivet.gateway.routes import ApiRoute
 from trivet.gateway.settle import settle
 from trivet.runtime.call import MAX_REQUEST_BYTES, Client
 from trivet.runtime.clock import Clock
-from trivet.runtime.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from trivet.runtime.metrics import http_figures
 from trivet.runtime.telemetry import extract_context, span
 
 ANONYMOUS = "anonymous"
@@ -106,9 +106,9 @@ class Dispatcher:
         """The reply to a call; never raises."""
         began = time.perf_counter()
         response = await self._answer(route, request)
-        op = route.endpoint.op
-        HTTP_SECONDS.labels(op).observe(time.perf_counter() - began)
-        HTTP_REQUESTS.labels(op, response.status_code).inc()
+        seconds, requests = http_figures(route.endpoint.op, response.status_code)
+        seconds.observe(time.perf_counter() - began)
+        requests.inc()
         return response
 
     async def _answer(self, route: ApiRoute, request: Request) -> Response:
