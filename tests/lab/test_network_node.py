@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import Any
 
 import pytest
 
+from trivet.contracts.compute.endpoints.vm_instance_data import ENDPOINT as INSTANCE_DATA
+from trivet.contracts.compute.endpoints.vm_instance_data import InstanceData, InstanceDataRequest
 from trivet.contracts.endpoint import CreateRequest, DeleteRequest, GetRequest, ListRequest, NewMeta
+from trivet.contracts.model import ResourceId
 from trivet.contracts.network.endpoints.network_ping import ENDPOINT as PING
 from trivet.contracts.network.endpoints.network_ping import PingRequest
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
 from trivet.contracts.network.network import Network, NetworkSpec
 from trivet.contracts.network.port import Port, PortSpec
-from trivet.contracts.resource import Phase
+from trivet.contracts.resource import OwnerRef, Phase
 from trivet.contracts.security.endpoints.node_protect import ENDPOINT as PROTECT
 from trivet.contracts.security.endpoints.node_protect import ProtectRequest, ProtectResponse
 from trivet.network.bootstrap import bootstrap
@@ -38,6 +42,10 @@ pytestmark = pytest.mark.root
 
 TOLD = '#!/bin/sh\n[ "$1" = bound ] || exit 0\nip address add $ip/$mask dev eth0\n'
 TOLD += 'ip route add default via $router\nprintf "%s" "$ip"\n'
+
+READ = (
+    "import sys, urllib.request as r; print(end=r.urlopen(sys.argv[1], timeout=2).read().decode())"
+)
 
 SERVERS = "run/network/dnsmasq/*/record.json"
 LEGS = "state/network/netns-gateway/leg-*.json"
@@ -73,18 +81,25 @@ async def node(ground: NodeGround, tmp_path: Path) -> AsyncIterator[Harness]:
         await shell(f"ip netns delete tv-gw-{record.stem[-10:]} || true")
 
 
-async def make(harness: Harness, crud: Any, name: str, spec: Any) -> Any:
-    request = CreateRequest[Any](meta=NewMeta(name=name, project="p"), spec=spec)
+async def make(
+    harness: Harness,
+    crud: Any,
+    name: str,
+    spec: Any,
+    project: str = "p",
+    owner: OwnerRef | None = None,
+) -> Any:
+    request = CreateRequest[Any](meta=NewMeta(name=name, project=project), spec=spec, owner=owner)
     await harness.call(crud.create, request)
-    asked = GetRequest(project="p", name=name, settle_s=20)
+    asked = GetRequest(project=project, name=name, settle_s=20)
     return await harness.call(crud.get, asked)
 
 
-async def drop(harness: Harness, crud: Any, name: str) -> None:
-    await harness.call(crud.delete, DeleteRequest(project="p", name=name))
+async def drop(harness: Harness, crud: Any, name: str, project: str = "p") -> None:
+    await harness.call(crud.delete, DeleteRequest(project=project, name=name))
 
     async def gone() -> bool:
-        page = await harness.call(crud.list, ListRequest(project="p"))
+        page = await harness.call(crud.list, ListRequest(project=project))
         return name not in {r.meta.name for r in page.items}
 
     await until(gone)
@@ -235,5 +250,56 @@ async def test_what_is_changed_behind_our_back_is_mended(
         await guest.unplug()
     for crud, name in ((PORTS, "a"), (NETWORKS, "lan")):
         await drop(node, crud, name)
+    await until(no_segment)
+    await until(ground.untouched)
+
+
+async def test_guests_are_told_who_they_are(node: Harness, ground: NodeGround) -> None:
+    """Two networks of two projects with the same addresses: each guest its own VM's data, after
+    a kill of the service as before; and a guest with another's address gets nobody's."""
+
+    async def vm(request: InstanceDataRequest, call: Call) -> InstanceData:
+        project = request.project or ""
+        return InstanceData(id=request.id, name=request.name, project=project, user_data="hi\n")
+
+    await node.fake(INSTANCE_DATA, vm)
+    guests: list[TapGuest] = []
+    spec = NetworkSpec(subnets=("10.9.0.0/24",))
+    for project in ("p", "q"):
+        await make(node, NETWORKS, "lan", spec, project=project)
+        owner = OwnerRef(kind="Vm", id=ResourceId(f"vm-{project}"), project=project, name="a")
+        asked = PortSpec(network="lan", node="n1")
+        port: Port = await make(node, PORTS, "a-0", asked, project=project, owner=owner)
+        assert port.status.device is not None
+        assert port.status.mac is not None
+        guest = TapGuest(port.status.device, port.status.mac)
+        await guest.plug_in()
+        guests.append(guest)
+        await guest.run("ip", "address", "add", "10.9.0.2/24", "dev", "eth0")
+        await guest.run("ip", "route", "add", "default", "via", "10.9.0.1")
+
+    async def read(guest: TapGuest, path: str) -> str:
+        return await guest.run(sys.executable, "-c", READ, f"http://169.254.169.254{path}")
+
+    async def told() -> bool:
+        ids = [await read(g, "/latest/meta-data/instance-id") for g in guests]
+        return ids == ["vm-p", "vm-q"]
+
+    try:
+        await until(told)
+        assert await read(guests[0], "/openstack/latest/user_data") == "hi\n"
+        await node.crash("network")
+        assert await read(guests[0], "/latest/meta-data/instance-id") == ""
+        await node.start("network", bootstrap)
+        await until(told)
+        await guests[0].run("ip", "address", "replace", "10.9.0.9/24", "dev", "eth0")
+        await guests[0].run("ip", "address", "delete", "10.9.0.2/24", "dev", "eth0")
+        assert await read(guests[0], "/latest/meta-data/instance-id") == ""
+    finally:
+        for guest in guests:
+            await guest.unplug()
+    for crud, name in ((PORTS, "a-0"), (NETWORKS, "lan")):
+        for project in ("p", "q"):
+            await drop(node, crud, name, project)
     await until(no_segment)
     await until(ground.untouched)

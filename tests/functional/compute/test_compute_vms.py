@@ -9,6 +9,8 @@ import pytest
 
 from trivet.contracts.compute.endpoints.node_drain import ENDPOINT as DRAIN
 from trivet.contracts.compute.endpoints.node_drain import DrainRequest
+from trivet.contracts.compute.endpoints.vm_instance_data import ENDPOINT as INSTANCE_DATA
+from trivet.contracts.compute.endpoints.vm_instance_data import InstanceDataRequest
 from trivet.contracts.compute.endpoints.vm_log import ENDPOINT as LOG
 from trivet.contracts.compute.endpoints.vm_log import LogRequest
 from trivet.contracts.compute.endpoints.vm_reset import ENDPOINT as RESET
@@ -47,6 +49,19 @@ async def test_created_until_ready(world: Any) -> None:
     assert (node.status.used_memory_mib, node.status.used_vcpus) == (128, 1)
     log = await world.harness.call(LOG, LogRequest(project="p", name="web"))
     assert "READY" in log.text
+
+
+async def test_a_guest_is_told_of_its_own_vm_alone(world: Any) -> None:
+    await world.create(user_data="#cloud-config")
+    vm = await world.until(running)
+    asked = InstanceDataRequest(project="p", name="web", id=vm.meta.id)
+    told = await world.harness.call(INSTANCE_DATA, asked)
+    assert (told.id, told.name, told.node) == (vm.meta.id, "web", "n1")
+    assert told.user_data == "#cloud-config"
+    namesake = asked.model_copy(update={"id": "vm-00000000000000ff"})
+    with pytest.raises(Refused) as caught:
+        await world.harness.call(INSTANCE_DATA, namesake)
+    assert caught.value.code is NOT_FOUND
 
 
 async def test_stop_start_suspend_resume_reset_delete(world: Any) -> None:

@@ -24,6 +24,7 @@ from trivet.contracts.security.endpoints.node_protect import ProtectRequest, Pro
 from trivet.network.bootstrap import bootstrap
 from trivet.runtime.call import Call
 from trivet.runtime.claims import Claims
+from trivet.runtime.service import Service
 from trivet.testing.fakes import dhcp, gateway, switch
 from trivet.testing.fakes.dhcp import DhcpWorld, FakeDhcp
 from trivet.testing.fakes.gateway import FakeGateway, GatewayWorld
@@ -61,6 +62,7 @@ class World:
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
         self.firewalls: dict[str, Firewall] = {}
+        self.service: Service | None = None
 
     @property
     def firewall(self) -> Firewall:
@@ -71,7 +73,7 @@ class World:
             firewall = self.firewalls[node] = Firewall()
             firewall.look = lambda: {p.port for p in self.switch().plugs.values() if p.up}
             await self.harness.fake(PROTECT, firewall.protect, node=node)
-        await self.harness.start("network", bootstrap, node)
+        self.service = await self.harness.start("network", bootstrap, node)
 
     def _folder(self, driver: str) -> Path:
         return self.harness.settings.state_dir / "network" / driver

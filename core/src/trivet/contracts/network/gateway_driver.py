@@ -7,6 +7,7 @@ addresses towards the outside for networks that are `external`.
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
 from trivet.contracts.driver import Driver
@@ -48,6 +49,11 @@ class GatewayDriver(Driver, Protocol):
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
         """Whether `address` answers an echo request from the network's gateway."""
+        ...
+
+    async def metadata_socket(self, network: ResourceId) -> socket.socket:
+        """A TCP socket that listens where guests of that network ask for metadata:
+        169.254.169.254, port 80. The caller's to close; lost with its gateway."""
         ...
 
     def namespace(self, network: ResourceId) -> str:

@@ -5,6 +5,7 @@ Stricter than the real one: a generation never goes backwards.
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address, ip_interface
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ class GatewayWorld(DamagedWorld):
         self.segments: set[int] | None = None
         self.guests: set[tuple[int, str]] = set()
         self.outside: set[str] = set()
+        self.metadata: dict[ResourceId, int] = {}
 
     def answers(self, vni: int, address: str) -> bool:
         """Whether `address` answers a guest on segment `vni`."""
@@ -78,6 +80,15 @@ class FakeGateway(FakeNodeDriver):
         if leg is None:
             raise Refused(NOT_FOUND, f"{network} has no gateway on this node")
         return self.world.answers(leg.vni, address)
+
+    async def metadata_socket(self, network: ResourceId) -> socket.socket:
+        """One on this machine's loopback; the world knows its port."""
+        self.faults.check("metadata_socket")
+        if network not in self.world.legs:
+            raise Refused(NOT_FOUND, f"{network} has no gateway on this node")
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.world.metadata[network] = listening.getsockname()[1]
+        return listening
 
     def namespace(self, network: ResourceId) -> str:
         """A name, of nothing."""

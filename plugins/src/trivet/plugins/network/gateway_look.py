@@ -16,6 +16,8 @@ from typing import Any
 from trivet.contracts.network.gateway_driver import GatewayLeg
 from trivet.plugins.network.transit import Transit
 
+METADATA = "169.254.169.254"
+
 
 @dataclass(frozen=True)
 class Card:
@@ -84,6 +86,9 @@ def inner_side(
         yield "its gateway's addresses were changed"
     elif (inner.mac, inner.mtu) != (leg.mac, leg.mtu):
         yield "its gateway's MAC or MTU was changed"
+    lo = inside.get("lo")
+    if lo is None or f"{METADATA}/32" not in lo.addresses:
+        yield "the metadata address was gone from its gateway"
     if transit is not None:
         outer = inside.get("ext0")
         if outer is None or not outer.up:

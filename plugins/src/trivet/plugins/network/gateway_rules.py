@@ -23,6 +23,7 @@ meta l4proto ipv6-icmp accept
 iifname "net0" meta l4proto icmp accept
 iifname "net0" udp dport { 53, 67, 547 } accept
 iifname "net0" tcp dport 53 accept
+iifname "net0" ip daddr 169.254.169.254 tcp dport 80 accept
 }
 chain forward {
 type filter hook forward priority 0; policy drop;

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from ipaddress import ip_interface
 from typing import ClassVar
 
@@ -133,6 +134,10 @@ class NetnsGateway:
         """What is wrong with legs that are complete: links, addresses, routes, rules."""
         return await self._inspection.drift()
 
+    async def metadata_socket(self, network: ResourceId) -> socket.socket:
+        """A socket that listens at the metadata address in the network's gateway."""
+        return await namespaces.inside(self.namespace(network), _metadata_socket)
+
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
         """Whether `address` answers an echo request from the network's gateway."""
         space = self.namespace(network)
@@ -166,6 +171,7 @@ class NetnsGateway:
         setup = f"link set lo up\nlink set {INNER} address {leg.mac} mtu {leg.mtu}\n"
         # What tells a gateway whose record is lost from somebody else's namespace.
         setup += f"link set {INNER} alias {leg.network}\n"
+        setup += f"address replace {gateway_look.METADATA}/32 dev lo\n"
         await run("ip", "-n", space, "-batch", "-", stdin=setup + f"link set {INNER} up\n")
         await _set_addresses(space, INNER, leg.addresses)
 
@@ -200,6 +206,10 @@ class NetnsGateway:
         routed = v6 and bool((await run("ip", "-6", "route", "show", "default")).strip())
         await self._node.turn_on(v6=routed)
         self._inspection.node_rules = await self._inspection.listed_node_rules()
+
+
+def _metadata_socket() -> socket.socket:
+    return socket.create_server((gateway_look.METADATA, 80), backlog=64)
 
 
 def _set_inner_sysctls() -> None:

@@ -15,6 +15,7 @@ from trivet.network.controllers.sweep import Sweep
 from trivet.network.holdings import Holdings
 from trivet.network.node.agent import NodeAgent
 from trivet.network.node.effects import NodeEffects
+from trivet.network.node.metadata import MetadataService
 from trivet.network.node.vteps import PREFIX, Vteps
 from trivet.network.parts import Parts
 from trivet.runtime.alarms import keep_alarms
@@ -29,7 +30,9 @@ async def bootstrap(service: Service) -> None:
     holdings, vteps = Holdings(runtime.store), Vteps(runtime.store)
     service.feed.add(PREFIX, vteps.take)
     effects = await _effects(service)
-    agent = NodeAgent(service, networks, ports, holdings, effects, vteps)
+    metadata = MetadataService(runtime, effects.gateway, networks, ports)
+    service.on_close(metadata.close)
+    agent = NodeAgent(service, networks, ports, holdings, effects, vteps, metadata)
     service.agent("node", agent.run)
     for driver in effects.watches():
         service.agent(f"watch {type(driver).__name__}", partial(agent.watch, driver))

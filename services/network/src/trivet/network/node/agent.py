@@ -31,6 +31,7 @@ from trivet.network.domain.port_status import Seen, network_after, status_after
 from trivet.network.domain.segments import NodeView, Wanted
 from trivet.network.holdings import Holdings
 from trivet.network.node.effects import NodeEffects, Problems
+from trivet.network.node.metadata import MetadataService
 from trivet.network.node.vteps import Vteps
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -53,6 +54,7 @@ class NodeAgent:
         holdings: Holdings,
         effects: NodeEffects,
         vteps: Vteps,
+        metadata: MetadataService,
     ) -> None:
         self._runtime = service.runtime
         self._networks = networks
@@ -60,6 +62,7 @@ class NodeAgent:
         self._holdings = holdings
         self._effects = effects
         self._vteps = vteps
+        self._metadata = metadata
         self._answer: tuple[tuple[Binding, ...], ProtectResponse, float] | None = None
         self._look_s = service.runtime.settings.network.look_s
         self._settled = Wanted()
@@ -132,6 +135,7 @@ class NodeAgent:
             self._drift[found.concerns] = found.what
         problems = await self._effects.apply(prepare(wanted, before))
         after = await self._effects.observe()
+        await self._serve_metadata(wanted, after)
         answer = await self._protect(wanted.bindings)
         raising = unlock(wanted, after, answer.protected)
         if raising:
@@ -150,6 +154,12 @@ class NodeAgent:
             return SOON_S
         self._settled, self._drift = wanted, {}
         return None
+
+    async def _serve_metadata(self, wanted: Wanted, after: Observed) -> None:
+        """In the gateways that are there; those that were made again may be others."""
+        anew, self._effects.gateways_anew = self._effects.gateways_anew, set()
+        there = {leg.network for leg in after.legs if leg.generation}
+        await self._metadata.serve([g.network for g in wanted.legs if g.network in there], anew)
 
     async def _protect(self, bindings: tuple[Binding, ...]) -> ProtectResponse:
         """What the firewall says of these ports; it is asked when they changed, when one is

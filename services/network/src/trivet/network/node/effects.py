@@ -40,6 +40,7 @@ class NodeEffects:
         self.switch = switch
         self.gateway = gateway
         self.dhcp = dhcp
+        self.gateways_anew: set[ResourceId] = set()
         self._asked_dhcp: dict[ResourceId, DhcpNetwork] = {}
         self._asked_stations: dict[int, tuple[RemoteStation, ...]] = {}
 
@@ -89,6 +90,7 @@ class NodeEffects:
                 await self.switch.set_stations(vni, stations)
                 self._asked_stations[vni] = stations
             case EnsureLeg(leg):
+                self.gateways_anew.add(leg.network)
                 await self.gateway.ensure_leg(leg)
             case EnsureDhcp(network):
                 await self.dhcp.ensure(network)
