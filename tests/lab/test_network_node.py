@@ -43,9 +43,10 @@ pytestmark = pytest.mark.root
 TOLD = '#!/bin/sh\n[ "$1" = bound ] || exit 0\nip address add $ip/$mask dev eth0\n'
 TOLD += 'ip route add default via $router\nprintf "%s" "$ip"\n'
 
-READ = (
-    "import sys, urllib.request as r; print(end=r.urlopen(sys.argv[1], timeout=2).read().decode())"
-)
+READ = """
+import sys, urllib.request
+print(end=urllib.request.urlopen(sys.argv[1], timeout=2).read().decode())
+"""
 
 SERVERS = "run/network/dnsmasq/*/record.json"
 LEGS = "state/network/netns-gateway/leg-*.json"

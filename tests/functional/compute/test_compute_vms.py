@@ -22,7 +22,7 @@ from trivet.contracts.compute.endpoints.vm_suspend import ENDPOINT as SUSPEND
 from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.vm import Power, Vm
 from trivet.contracts.endpoint import DeleteRequest, EditRequest, Ref
-from trivet.contracts.errors import IMMUTABLE, INVALID, REFERENCE, Refused
+from trivet.contracts.errors import IMMUTABLE, INVALID, NOT_FOUND, REFERENCE, Refused
 from trivet.contracts.resource import Phase
 
 REF = Ref(project="p", name="web")

@@ -7,7 +7,6 @@ addresses towards the outside for networks that are `external`.
 
 from __future__ import annotations
 
-import socket
 from typing import Protocol
 
 from trivet.contracts.driver import Driver
@@ -51,9 +50,9 @@ class GatewayDriver(Driver, Protocol):
         """Whether `address` answers an echo request from the network's gateway."""
         ...
 
-    async def metadata_socket(self, network: ResourceId) -> socket.socket:
-        """A TCP socket that listens where guests of that network ask for metadata:
-        169.254.169.254, port 80. The caller's to close; lost with its gateway."""
+    async def metadata_socket(self, network: ResourceId) -> int:
+        """A TCP socket (its file descriptor) that listens where guests of that network ask
+        for metadata: 169.254.169.254, port 80. The caller's to close; lost with its gateway."""
         ...
 
     def namespace(self, network: ResourceId) -> str:

@@ -81,14 +81,14 @@ class FakeGateway(FakeNodeDriver):
             raise Refused(NOT_FOUND, f"{network} has no gateway on this node")
         return self.world.answers(leg.vni, address)
 
-    async def metadata_socket(self, network: ResourceId) -> socket.socket:
+    async def metadata_socket(self, network: ResourceId) -> int:
         """One on this machine's loopback; the world knows its port."""
         self.faults.check("metadata_socket")
         if network not in self.world.legs:
             raise Refused(NOT_FOUND, f"{network} has no gateway on this node")
         listening = socket.create_server(("127.0.0.1", 0))
         self.world.metadata[network] = listening.getsockname()[1]
-        return listening
+        return listening.detach()
 
     def namespace(self, network: ResourceId) -> str:
         """A name, of nothing."""

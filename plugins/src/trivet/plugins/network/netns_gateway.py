@@ -134,8 +134,8 @@ class NetnsGateway:
         """What is wrong with legs that are complete: links, addresses, routes, rules."""
         return await self._inspection.drift()
 
-    async def metadata_socket(self, network: ResourceId) -> socket.socket:
-        """A socket that listens at the metadata address in the network's gateway."""
+    async def metadata_socket(self, network: ResourceId) -> int:
+        """A socket (its descriptor) that listens at the metadata address in a gateway."""
         return await namespaces.inside(self.namespace(network), _metadata_socket)
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
@@ -208,8 +208,8 @@ class NetnsGateway:
         self._inspection.node_rules = await self._inspection.listed_node_rules()
 
 
-def _metadata_socket() -> socket.socket:
-    return socket.create_server((gateway_look.METADATA, 80), backlog=64)
+def _metadata_socket() -> int:
+    return socket.create_server((gateway_look.METADATA, 80), backlog=64).detach()
 
 
 def _set_inner_sysctls() -> None:

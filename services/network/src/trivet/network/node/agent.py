@@ -130,11 +130,11 @@ class NodeAgent:
         if forgotten(len(self._networks.keys()) + len(self._ports.keys()), before):
             log.warning("the store knows no port, this node has some: nothing is torn down")
             return self._look_s
-        for found in drifted(self._settled, wanted, before):
-            log.warning("%s was changed on this node: %s", found.concerns, found.what)
-            self._drift[found.concerns] = found.what
+        self._note_drift(wanted, before)
         problems = await self._effects.apply(prepare(wanted, before))
         after = await self._effects.observe()
+        # What is changed while this goes on is mended by it, too.
+        self._note_drift(wanted, after)
         await self._serve_metadata(wanted, after)
         answer = await self._protect(wanted.bindings)
         raising = unlock(wanted, after, answer.protected)
@@ -154,6 +154,12 @@ class NodeAgent:
             return SOON_S
         self._settled, self._drift = wanted, {}
         return None
+
+    def _note_drift(self, wanted: Wanted, observed: Observed) -> None:
+        for found in drifted(self._settled, wanted, observed):
+            if found.concerns not in self._drift:
+                log.warning("%s was changed on this node: %s", found.concerns, found.what)
+                self._drift[found.concerns] = found.what
 
     async def _serve_metadata(self, wanted: Wanted, after: Observed) -> None:
         """In the gateways that are there; those that were made again may be others."""

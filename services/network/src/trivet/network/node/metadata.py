@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -76,7 +77,7 @@ class MetadataService:
         await self.serve((), set())
 
     async def _listen(self, network: ResourceId) -> None:
-        listening = await self._gateway.metadata_socket(network)
+        listening = socket.socket(fileno=await self._gateway.metadata_socket(network))
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._connected(network, reader, writer)
