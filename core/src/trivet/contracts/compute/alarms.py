@@ -103,8 +103,8 @@ RULES: tuple[AlarmRule[Node] | AlarmRule[Vm] | AlarmRule[Image], ...] = (
         Severity.CRITICAL,
         "A node is not heard from",
         "Look whether the machine is up and reaches the others (ping, ssh). On it, "
-        "`trivet doctor` says what is wrong; `systemctl restart trivet` (or `trivet up`) starts "
-        "the services anew and leaves guests alone. A machine that is gone for good: "
+        "`trivet doctor` says what is wrong; `trivet up` starts what does not run and leaves "
+        "guests alone. A machine that is gone for good: "
         "`trivet node delete NAME`.",
         _silent,
     ),
