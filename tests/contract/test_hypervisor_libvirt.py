@@ -284,12 +284,12 @@ async def test_a_lost_disk_pauses_the_guest_until_it_is_there_again(bench: Libvi
     paused = await see(bench, spec.id, lambda s: s.power is Power.PAUSED)
     assert paused.reason == "io_error"
     bench.serve_root()
-    await bench.driver.act(spec.id, Act.RESUME)
     async with asyncio.timeout(bench.patience_s):
         while True:
+            await bench.driver.act(spec.id, Act.RESUME)
             if b"wrote 0" in await bench.driver.console_log(spec.id, 4000):
                 break
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.0)
     writer.close()
     await writer.wait_closed()
 

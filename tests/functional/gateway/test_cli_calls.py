@@ -155,6 +155,15 @@ async def test_wait_ends_when_settled_and_the_guest_is_ready(shell: Shell) -> No
     assert yaml.safe_load(out)["status"]["guest_ready"] is True
 
 
+async def test_wait_for_a_guest_that_never_is_ready_exits_1(shell: Shell) -> None:
+    code, _, err = await shell(
+        "vm", "create", "web", "--image", "tiny", "--disk", "1GiB", "--wait", "0.5"
+    )
+    assert code == 1
+    assert "bus.timeout: vm web runs, and its guest has not said READY after 0.5 s" in err
+    assert "`trivet vm log web` shows what its console says" in err
+
+
 async def test_wait_that_is_over_exits_1_and_says_how_it_is(shell: Shell) -> None:
     shell.site.cloud.settles = False
     code, _, err = await shell("vm", "create", "web", "--wait", "0.3")

@@ -194,8 +194,9 @@ def _waited(
         wait.gone()
         return None
     settled = wait.settled()
-    boots = isinstance(settled, Vm) and settled.spec.image and endpoint.verb in ("create", "start")
-    return (wait.guest_ready() or settled) if boots else settled
+    runs = isinstance(settled, Vm) and settled.spec.image and settled.spec.power == "running"
+    boots = runs and endpoint.verb in ("create", "start")
+    return wait.guest_ready() if boots else settled
 
 
 def _place(endpoint: Endpoint[Any, Any]) -> list[inspect.Parameter]:

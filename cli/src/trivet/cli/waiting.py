@@ -52,14 +52,26 @@ class Wait:
         if seen is not None:
             raise self._over(seen)
 
-    def guest_ready(self) -> AnyResource | None:
-        """The VM once its guest said that it is ready, or as it is when the time is over."""
+    def guest_ready(self) -> AnyResource:
+        """The VM once its guest said that it is ready. Raises `Retry(TIMEOUT)` where it did not
+        in time, and `Fatal(FAILED)` where it is gone or does not run any more."""
 
-        def ready(resource: AnyResource) -> bool:
+        def over(resource: AnyResource) -> bool:
             running = isinstance(resource, Vm) and resource.status.power == "running"
             return not running or (isinstance(resource, Vm) and resource.status.guest_ready)
 
-        return self._until(ready)
+        seen = self._until(over)
+        if isinstance(seen, Vm) and seen.status.guest_ready:
+            return seen
+        hint = f"`trivet vm log {self._resource.meta.name}` shows what its console says"
+        if not isinstance(seen, Vm) or seen.status.power != "running":
+            how = f"is {seen.status.power}" if isinstance(seen, Vm) else "is gone"
+            why = reasons(seen) if seen is not None else "deleted meanwhile"
+            raise Fatal(
+                FAILED, f"{self._name()} {how} before its guest was ready: {why}", hint=hint
+            )
+        told = f"{self._name()} runs, and its guest has not said READY after {self._wait_s:g} s"
+        raise Retry(TIMEOUT, told, hint=hint)
 
     def _until(self, done: Callable[[AnyResource], bool]) -> AnyResource | None:
         """The resource once `done`, or when the time is over; None: it is gone."""

@@ -14,7 +14,7 @@ from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import CONFLICT, IN_USE, NAME_TAKEN, NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_devices import devices_of
-from trivet.plugins.compute.libvirt_reconnect import connect_all, keep_connected, said_in_xml
+from trivet.plugins.compute.libvirt_reconnect import keep_connected, said_in_xml
 from trivet.plugins.compute.libvirt_state import power_of
 from trivet.plugins.compute.libvirt_xml import NAMESPACE, digest_of, domain_uuid, read_record
 
@@ -143,8 +143,6 @@ def _change(domain: libvirt.virDomain, act: Act) -> None:
     elif act is Act.SUSPEND and not paused:
         domain.suspend()
     elif act is Act.RESUME and paused:
-        if domain.state()[1] == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
-            connect_all(domain)
         domain.resume()
 
 

@@ -4,6 +4,8 @@ QEMU's NBD client gives up at the first lost connection unless it was told to tr
 can say so in a domain's XML since 9.5. For an older one it is said here, right after a start or
 a plug, over QEMU's monitor: each disk's node is exchanged for one that connects again, twice, so
 that it has the name that libvirt knows in the end (about 30 ms, unnoticed by the guest).
+A client that has waited its time fails its requests, and goes on trying beside them, at most 16 s
+apart: a guest that was stopped by that runs on with a later resume.
 Should this process die in between, that run's disks are as without it: a disk that is lost stays
 lost until the next start, and the guest is stopped before it sees an error.
 """
@@ -13,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECTED_AFTER_S = 0.2
 IN_XML_SINCE = 9_005_000
 FORMAT_NODE = re.compile(r"^libvirt-(?P<number>[0-9]+)-format$")
 _CACHE = {"direct": True, "no-flush": False}
@@ -62,30 +62,15 @@ def keep_connected(domain: libvirt.virDomain, known: frozenset[str] = frozenset(
 
 def connect_now(domain: libvirt.virDomain, alias: str) -> None:
     """Have the disk of that alias connect again if it lost its server: by reading a sector."""
-    for disk in _ask(domain, "query-block"):
-        if f"/{alias}/" in f"{disk.get('qdev', '')}/" and "inserted" in disk:
-            _read(domain, disk["inserted"]["node-name"])
-
-
-def connect_all(domain: libvirt.virDomain) -> None:
-    """The same for all disks, of a guest that was stopped by one. A client that has waited its
-    time for the server connects beside the request, which still fails: so each is read twice."""
-    nodes = [d["inserted"]["node-name"] for d in _ask(domain, "query-block") if "inserted" in d]
-    for node in nodes:
-        _read(domain, node)
-    time.sleep(CONNECTED_AFTER_S)
-    for node in nodes:
-        _read(domain, node)
-
-
-def _read(domain: libvirt.virDomain, node: str) -> None:
     import libvirt_qemu
 
-    libvirt_qemu.qemuMonitorCommand(
-        domain,
-        f'qemu-io {node} "read 0 512"',
-        libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP,
-    )
+    for disk in _ask(domain, "query-block"):
+        if f"/{alias}/" in f"{disk.get('qdev', '')}/" and "inserted" in disk:
+            libvirt_qemu.qemuMonitorCommand(
+                domain,
+                f'qemu-io {disk["inserted"]["node-name"]} "read 0 512"',
+                libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP,
+            )
 
 
 def _exchange(domain: libvirt.virDomain, top: str, below: dict[str, Any]) -> None:
