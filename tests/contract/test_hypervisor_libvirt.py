@@ -25,6 +25,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.model import ResourceId
 from trivet.host import libvirtd, tiny_image
 from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
+from trivet.plugins.compute.libvirt_xml import domain_uuid
 from trivet.testing.suites.consoles import ConsoleSuite
 from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
 
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.root
 
 ID = ResourceId("vm-00000000000000c1")
 CAPABILITIES = Path(tempfile.gettempdir()) / f"tv-capabilities-{os.getpid()}"
+UEFI_VARS = Path(LibvirtConfig().uefi_vars)
 FOREIGN = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory>
 <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
 
@@ -304,6 +306,30 @@ async def test_a_disk_that_is_back_soon_is_not_missed(bench: LibvirtBench) -> No
     said = await bench.shell(spec.id, "echo x >/data/y; sync; echo wrote $?")
     assert "wrote 0" in said
     assert not heard, "the guest was not stopped"
+
+
+async def test_uefi_and_tpm_have_a_state_of_their_own(bench: LibvirtBench) -> None:
+    if not (await bench.driver.inventory()).tpm:
+        pytest.skip("swtpm is not installed")
+    spec = bench.spec().model_copy(update={"firmware": "uefi", "tpm": True, "memory_mib": 256})
+    await boot(bench, spec)
+    said = await bench.shell(spec.id, "ls -d /sys/firmware/efi /sys/firmware/acpi/tables/TPM2")
+    assert said.split()[-2:] == ["/sys/firmware/acpi/tables/TPM2", "/sys/firmware/efi"]
+    nvram = bench.folder / f"state/nvram/{ID}.fd"
+    tpm = bench.folder / "libvirt/lib/swtpm" / domain_uuid(ID)
+    before = nvram.read_bytes()
+    template = await asyncio.to_thread(UEFI_VARS.read_bytes)
+    assert len(before) == len(template)
+    assert before != template, "the firmware wrote its variables"
+    assert list(tpm.rglob("*")), "the TPM keeps its state here"
+    await bench.driver.act(spec.id, Act.DESTROY)
+    await see(bench, spec.id, lambda s: s.power is Power.STOPPED)
+    await bench.driver.define(spec.model_copy(update={"epoch": 8}))
+    assert nvram.exists()
+    assert tpm.exists()
+    await bench.driver.undefine(spec.id)
+    assert not nvram.exists()
+    assert not tpm.exists()
 
 
 def ip(*words: str) -> str:

@@ -347,3 +347,43 @@ async def test_pointers_to_what_does_not_exist_are_dropped(world: Any) -> None:
     await world.eventually(dropped)
     kept = await service.runtime.store.get(assignment_key("n1", "vm", vm.meta.id))
     assert kept is not None
+
+
+async def test_a_domain_destroyed_behind_our_back_starts_again_and_is_told(world: Any) -> None:
+    await world.create()
+    vm = await world.until(running)
+    domain = world.host().domains[vm.meta.id]
+    domain.end("destroyed")
+    world.host().tell(vm.meta.id)
+    vm = await world.until(lambda v: running(v) and v.status.epoch == 2)
+    assert vm.status.crashes == 1
+    assert told(vm, "LastRun").startswith(
+        "its power was cut, and Trivet did not do that; ran from "
+    )
+    assert vm.spec.power == "running"
+
+
+async def test_a_domain_undefined_behind_our_back_is_made_again(world: Any) -> None:
+    await world.create()
+    vm = await world.until(running)
+    domain = world.host().domains.pop(vm.meta.id)
+    domain.end("destroyed")
+    await world.until(lambda v: running(v) and v.status.epoch == 2)
+    assert list(world.host().domains) == [vm.meta.id]
+
+
+async def test_the_wait_after_crashes_outlives_the_service(world: Any) -> None:
+    await world.create()
+    vm = await world.until(running)
+    for epoch in (1, 2):
+        world.host().crash(vm.meta.id)
+        if epoch == 1:
+            await world.until(lambda v: running(v) and v.status.epoch == 2)
+    vm = await world.until(lambda v: v.status.crashes == 2)
+    assert vm.status.power is Power.STOPPED
+    await world.crash()
+    await world.start()
+    vm = await world.until(lambda v: told(v, "Progress").startswith("waits"))
+    assert (vm.status.crashes, vm.status.epoch) == (2, 2)
+    assert vm.status.restart_at > vm.status.started_at
+    await world.until(lambda v: running(v) and v.status.epoch == 3)

@@ -28,6 +28,8 @@ from trivet.compute.domain.vm_status import (
 )
 from trivet.contracts.compute.hypervisor import DomainState
 from trivet.contracts.compute.vm import (
+    VM,
+    VM_DIED,
     DiskRequest,
     NicRequest,
     Power,
@@ -39,7 +41,7 @@ from trivet.contracts.compute.vm import (
     WantedPower,
 )
 from trivet.contracts.model import ResourceId
-from trivet.contracts.resource import Meta
+from trivet.contracts.resource import Meta, derive_events
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ID = ResourceId("vm-1")
@@ -462,6 +464,28 @@ def test_any_sequence_of_disks_ends_as_the_last_one_says(
             assert set(node.domain.disks) == names
         elif not on:
             assert {d.name for d in node.vm.status.disks} == names
+
+
+@pytest.mark.parametrize(
+    ("reason", "stop_by", "died"),
+    [
+        ("crashed", None, True),
+        ("destroyed", None, True),
+        ("absent", None, True),
+        ("shutdown", None, False),
+        ("destroyed", LATER, False),
+    ],
+)
+def test_a_run_that_nobody_ended_is_an_event(
+    reason: str, stop_by: datetime | None, died: bool
+) -> None:
+    vm = make_vm(epoch=1, power=R, run_open=True, stop_by=stop_by)
+    off = vm_status.as_seen(vm, do.Record(S, reason, ready=False), NOW)
+    types = [event.type for event in derive_events(VM, vm, off, NOW)]
+    assert (VM_DIED.type in types) is died
+    told = off.status.condition("LastRun")
+    assert told is not None
+    assert told.message.endswith("and Trivet did not do that") is died
 
 
 def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:

@@ -80,6 +80,8 @@ def qemu_config(cgroups: bool) -> str:
         security_driver="none",
         user="root",
         group="root",
+        swtpm_user="root",
+        swtpm_group="root",
         dynamic_ownership=0,
         remember_owner=0,
         namespaces=[],

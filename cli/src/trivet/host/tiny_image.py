@@ -23,7 +23,16 @@ from trivet.host import tiny_agent, tiny_guest
 
 Progress = Callable[[str], None]
 
-PACKAGES = ("busybox-static", "cpio", "dosfstools", "kmod", "mtools", "syslinux", "syslinux-common")
+PACKAGES = (
+    "busybox-static",
+    "cpio",
+    "dosfstools",
+    "kmod",
+    "mtools",
+    "syslinux",
+    "syslinux-common",
+    "syslinux-efi",
+)
 """What must be installed to build the image."""
 
 IMAGE_MIB = 64
@@ -31,6 +40,8 @@ BOOT_START_SECTOR = 2048
 BOOT_MIB = 24
 SECTOR_BYTES = 512
 _BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
+_EFI_LOADER = Path("/usr/lib/SYSLINUX.EFI/efi64/syslinux.efi")
+_EFI_MODULE = Path("/usr/lib/syslinux/modules/efi64/ldlinux.e64")
 _MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
 _COMMAND_S = 120
 _KERNEL_PACKAGE = re.compile(r"^linux-image-\d\S*-cloud-amd64$")
@@ -126,7 +137,8 @@ def _plain(module: Path) -> bytes:
 
 
 def _disk(folder: Path, kernel: Path, initramfs: Path) -> Path:
-    """A disk with a boot sector, one FAT partition with the guest, and room behind it."""
+    """A disk with a boot sector, one FAT partition with the guest, and room behind it. BIOS and
+    UEFI both boot from it."""
     disk = folder / "disk.raw"
     offset = BOOT_START_SECTOR * SECTOR_BYTES
     with disk.open("wb") as file:
@@ -140,7 +152,11 @@ def _disk(folder: Path, kernel: Path, initramfs: Path) -> Path:
         str(BOOT_MIB * 1024),
     )
     place = f"{disk}@@{offset}"
-    for source, name in ((kernel, "LINUX"), (initramfs, "INITRD.GZ"), (config, "SYSLINUX.CFG")):
+    _run("mmd", "-i", place, "::EFI", "::EFI/BOOT")
+    for source, name in (
+        *((kernel, "LINUX"), (initramfs, "INITRD.GZ"), (config, "SYSLINUX.CFG")),
+        *((_EFI_LOADER, "EFI/BOOT/BOOTX64.EFI"), (_EFI_MODULE, "EFI/BOOT/LDLINUX.E64")),
+    ):
         _run("mcopy", "-i", place, str(source), f"::{name}")
     _run("syslinux", "--install", "--offset", str(offset), str(disk))
     return disk
@@ -204,10 +220,10 @@ def _check_tools() -> None:
     tools = ("apt-get", "depmod", "modprobe", "cpio", "mkfs.vfat", "mcopy", "syslinux")
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
     missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
-    if missing or not _MBR.exists():
-        raise BuildFailed(
-            f"{', '.join(missing) or _MBR} is missing: apt-get install {' '.join(PACKAGES)}"
-        )
+    files = (_MBR, _EFI_LOADER, _EFI_MODULE)
+    missing += [str(file) for file in files if not file.exists()]
+    if missing:
+        raise BuildFailed(f"{', '.join(missing)} is missing: apt-get install {' '.join(PACKAGES)}")
 
 
 def _run(*argv: str, cwd: Path | None = None, stdin: bytes | None = None) -> bytes:

@@ -121,6 +121,34 @@ def test_uefi_needs_firmware() -> None:
         render(uefi, replace(FACTS, uefi_code=None))
 
 
+def test_a_tpm_needs_its_program() -> None:
+    spec = SPEC.model_copy(update={"tpm": True})
+    backend = ET.fromstring(render(spec, replace(FACTS, tpm=True))).find("./devices/tpm/backend")
+    assert backend is not None
+    assert backend.get("version") == "2.0"
+    with pytest.raises(Refused, match="no TPM"):
+        render(spec, FACTS)
+
+
+def test_room_to_grow_is_made_where_it_is_asked_for() -> None:
+    assert "maxMemory" not in render(SPEC, FACTS)
+    room = {"vcpus": 2, "max_vcpus": 4, "max_memory_mib": 4096}
+    root = ET.fromstring(render(SPEC.model_copy(update=room), FACTS))
+    vcpu, cell = root.find("vcpu"), root.find("./cpu/numa/cell")
+    assert vcpu is not None
+    assert cell is not None
+    assert (vcpu.text, vcpu.get("current")) == ("4", "2")
+    assert cell.get("cpus") == "0-3"
+    assert root.findtext("maxMemory") == "4096"
+    # Each vcpu that comes under translation takes a part of the buffer, which must have one left.
+    assert root.findtext("./features/tcg/tb-cache") == "512"
+
+
+def test_disks_connect_again_where_libvirt_can_be_told() -> None:
+    assert "reconnect" not in render(SPEC, FACTS)
+    assert '<reconnect delay="10" />' in render(SPEC, replace(FACTS, reconnects=True))
+
+
 def test_a_limit_that_would_not_hold_is_refused() -> None:
     limited = SPEC.model_copy(update={"cpu": CpuTuning(limit_pct=50, shares=99, pin=(1, 3))})
     with pytest.raises(Refused, match="limit_pct"):

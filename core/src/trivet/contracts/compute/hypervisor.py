@@ -52,6 +52,7 @@ class DomainSpec(Model):
     max_vcpus: int | None = None
     max_memory_mib: int | None = None
     firmware: str = "bios"
+    tpm: bool = False
     cpu: CpuTuning = CpuTuning()
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()

@@ -63,6 +63,7 @@ class Inventory(Model):
     sriov: tuple[SriovFunction, ...] = ()
     usb: tuple[UsbDevice, ...] = ()
     firmware: tuple[str, ...] = ("bios",)
+    tpm: bool = False
 
 
 class NodeSpec(Model):

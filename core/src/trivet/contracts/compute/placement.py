@@ -25,6 +25,7 @@ class NodeView:
     used_vcpus: int
     used_memory_mib: int
     firmware: tuple[str, ...] = ("bios",)
+    tpm: bool = False
     vms: tuple[str, ...] = ()
 
 

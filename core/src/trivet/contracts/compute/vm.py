@@ -88,6 +88,7 @@ class Hardware(Model):
     cpu: CpuTuning = CpuTuning()
     max_vcpus: int | None = None
     max_memory_mib: int | None = None
+    tpm: bool = False
 
 
 SshKey = Annotated[
@@ -103,7 +104,8 @@ class VmSpec(Model):
     """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
     the image's size is made. `max_vcpus` and `max_memory_mib` are how far a run can grow without
     a stop; left out, vcpus and memory change at the next start. (A Linux guest that can be given
-    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.)
+    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.) `tpm`: a TPM 2.0, whose
+    state is the VM's own, as is that of a UEFI firmware.
 
     `user_data` (as cloud-init takes it) and `ssh_keys` reach the guest on a disk that is made
     anew at each start; cloud-init itself obeys most of it at the guest's first one only."""
@@ -118,6 +120,7 @@ class VmSpec(Model):
     nics: tuple[NicRequest, ...] = Field(default=(), max_length=8)
     power: WantedPower = WantedPower.RUNNING
     firmware: str = Field(default="bios", pattern="^(bios|uefi)$")
+    tpm: bool = False
     cpu: CpuTuning = CpuTuning()
     placement: Placement = Placement()
     user_data: str | None = Field(default=None, max_length=USER_DATA_BYTES)
@@ -132,6 +135,7 @@ class VmSpec(Model):
             cpu=self.cpu,
             max_vcpus=self.max_vcpus,
             max_memory_mib=self.max_memory_mib,
+            tpm=self.tpm,
         )
 
     @model_validator(mode="after")

@@ -64,6 +64,7 @@ class FakeHypervisorConfig(Model):
     keeps_devices: bool = False
     check_devices: bool = False
     firmware: tuple[str, ...] = ("bios", "uefi")
+    tpm: bool = True
 
 
 @dataclass
@@ -214,6 +215,7 @@ class FakeHypervisor:
             memory_mib=memory_mib,
             cells=(NumaCell(id=0, cpus=tuple(range(cpus)), memory_mib=memory_mib),),
             firmware=self.config.firmware,
+            tpm=self.config.tpm,
         )
 
     async def define(self, domain: DomainSpec) -> None:
@@ -221,6 +223,8 @@ class FakeHypervisor:
         self._reach()
         if domain.firmware not in self.config.firmware:
             raise Refused(NOT_SUPPORTED, f"no {domain.firmware} firmware here")
+        if domain.tpm and not self.config.tpm:
+            raise Refused(NOT_SUPPORTED, "no TPM here")
         known = self.host.domains.get(domain.id)
         if known is None:
             self.host.domains[domain.id] = FakeDomain(defined=domain)

@@ -134,6 +134,7 @@ class LibvirtHypervisor(LibvirtHotPlug):
             sriov=hardware.sriov,
             usb=hardware.usb,
             firmware=firmware,
+            tpm=self._host.tpm,
         )
 
     async def define(self, domain: DomainSpec) -> None:
@@ -321,6 +322,7 @@ def _facts(
         uefi_code=config.uefi_code if uefi else None,
         uefi_vars=config.uefi_vars if uefi else None,
         cgroups=config.cgroups,
+        tpm=all(shutil.which(program) for program in ("swtpm", "swtpm_setup")),
     )
 
 

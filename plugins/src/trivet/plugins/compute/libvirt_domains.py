@@ -76,6 +76,7 @@ def undefine(connection: libvirt.virConnect, id_: ResourceId) -> None:
         raise Refused(IN_USE, f"{id_} runs: it can't be forgotten", hint="destroy it first")
     domain.undefineFlags(
         libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        | libvirt.VIR_DOMAIN_UNDEFINE_TPM
         | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA

@@ -6,6 +6,7 @@ record beside the running domain.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -32,6 +33,7 @@ from trivet.plugins.compute.libvirt_xml import NAMESPACE, PREFIX, record_element
 if TYPE_CHECKING:
     import libvirt
 
+BUFFER_USED = re.compile(r"gen code size\s+(?P<used>[0-9]+)/(?P<size>[0-9]+)")
 CAN_NOT_GROW = "Cannot grow NBD nodes"
 UNPLUG_UNDER_WAY = "in the process of unplug"
 
@@ -100,11 +102,27 @@ def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mi
     if more_mib > 0 and more_mib % MEMORY_STEP_MIB:
         raise Refused(NOT_SUPPORTED, f"memory comes in steps of {MEMORY_STEP_MIB} MiB")
     if vcpus > has_vcpus:
+        _check_translation(domain)
         domain.setVcpusFlags(vcpus, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     if more_mib > 0:
         domain.attachDeviceFlags(dimm(more_mib), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     sizes = {"vcpus": max(vcpus, has_vcpus), "memory_mib": max(memory_mib, spec.memory_mib)}
     _write_record(domain, spec.model_copy(update=sizes))
+
+
+def _check_translation(domain: libvirt.virDomain) -> None:
+    """Raises `Refused` where one more vcpu could end QEMU: under translation each needs a free part
+    of the buffer for translated code, and QEMU (up to 10 at least) aborts if there is none."""
+    import libvirt_qemu
+
+    flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+    found = BUFFER_USED.search(libvirt_qemu.qemuMonitorCommand(domain, "info jit", flags))
+    if found is not None and int(found["used"]) > int(found["size"]) // 2:
+        raise Refused(
+            NOT_SUPPORTED,
+            "no vcpu can be added now: this guest runs by translation, and its buffer is full",
+            hint="stop it and start it",
+        )
 
 
 def resize(connection: libvirt.virConnect, id_: ResourceId, disk: str, size_bytes: int) -> None:

@@ -36,6 +36,7 @@ PREFIX, ELEMENT = "trivet", "domain"
 SPARE_ROOT_PORTS = 8
 DIMM_SLOTS = 16
 TB_CACHE_MIB = 32
+TB_CACHE_GROWING_MIB = 512  # not resident; each vcpu that comes needs a free part of it
 CPU_PERIOD_US = 100_000
 
 _SAFE_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -63,6 +64,7 @@ class HostFacts:
     uefi_vars: str | None = None
     cgroups: bool = False
     reconnects: bool = False
+    tpm: bool = False
 
 
 def domain_uuid(id_: ResourceId) -> str:
@@ -115,6 +117,8 @@ def render(spec: DomainSpec, facts: HostFacts) -> str:
     leaf(root, "on_reboot", "restart")
     leaf(root, "on_crash", "destroy")
     _devices(root, spec, facts)
+    if spec.tpm:
+        _tpm(root, facts)
     digest = hashlib.sha256(ET.tostring(root) + spec.model_dump_json().encode()).hexdigest()
     metadata.append(_record(spec, digest, f"{{{NAMESPACE}}}{ELEMENT}"))
     return ET.tostring(root, encoding="unicode")
@@ -191,6 +195,16 @@ def _firmware(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     leaf(os_, "nvram", str(nvram_file(facts, spec.id)), template=facts.uefi_vars)
 
 
+def _tpm(root: ET.Element, facts: HostFacts) -> None:
+    """A TPM 2.0, run by swtpm; libvirt keeps its state by the domain's UUID."""
+    if not facts.tpm:
+        raise Refused(NOT_SUPPORTED, "this node has no TPM to give", hint="install swtpm-tools")
+    devices = root.find("devices")
+    assert devices is not None
+    tpm = ET.SubElement(devices, "tpm", model="tpm-crb")
+    ET.SubElement(tpm, "backend", type="emulator", version="2.0")
+
+
 def _features(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
     """Processor and platform. Under translation `maximum` boots as fast as any model, and a
     small translation buffer keeps an idle guest small."""
@@ -201,7 +215,8 @@ def _features(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
         cpu = ET.SubElement(root, "cpu", mode="host-passthrough", check="none", migratable="on")
     else:
         tcg = ET.SubElement(features, "tcg")
-        leaf(tcg, "tb-cache", str(TB_CACHE_MIB), unit="MiB")
+        grows = (spec.max_vcpus or 0) > spec.vcpus
+        leaf(tcg, "tb-cache", str(TB_CACHE_GROWING_MIB if grows else TB_CACHE_MIB), unit="MiB")
         cpu = ET.SubElement(root, "cpu", mode="maximum")
     if spec.max_memory_mib is not None:  # libvirt plugs memory into a NUMA cell only
         cells = ET.SubElement(cpu, "numa")

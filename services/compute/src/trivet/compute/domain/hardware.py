@@ -121,6 +121,8 @@ def _size_gaps(vm: Vm) -> list[Gap]:
     room = (asked.max_vcpus, asked.max_memory_mib)
     if room != (has.max_vcpus, has.max_memory_mib):
         found.append(Gap("other room to grow", live=False))
+    if asked.tpm != has.tpm:
+        found.append(Gap("a TPM" if asked.tpm else "no TPM", live=False))
     if asked.cpu != has.cpu:
         found.append(Gap("other cpu tuning", live=False))
     return found

@@ -80,15 +80,15 @@ class Named:
 
 
 class Firmware:
-    """The node has the firmware that the VM boots with."""
+    """The node has the firmware that the VM boots with, and a TPM where one is asked for."""
 
     name: ClassVar[str] = "firmware"
 
     def refuse(self, vm: VmSpec, node: NodeView) -> str | None:
         """Why not."""
-        if vm.firmware in node.firmware:
-            return None
-        return f"has no {vm.firmware} firmware"
+        if vm.firmware not in node.firmware:
+            return f"has no {vm.firmware} firmware"
+        return "has no TPM to give (swtpm)" if vm.tpm and not node.tpm else None
 
 
 class Processors:
@@ -240,6 +240,7 @@ def view(node: Node, vm: ResourceId, vms: Iterable[str]) -> NodeView:
         used_vcpus=used_vcpus,
         used_memory_mib=used_memory_mib,
         firmware=status.inventory.firmware if status.inventory else (),
+        tpm=status.inventory is not None and status.inventory.tpm,
         vms=tuple(sorted(vms)),
     )
 

@@ -44,9 +44,27 @@ def as_seen(vm: Vm, seen: Record, now: datetime, *, accel: str | None = None) ->
     elif accel is not None:
         changes["accel"] = accel
     told = vm.with_status(**changes)
+    if off and vm.status.runs_with is not None:
+        told = tell(told, last_run_condition(vm, seen.reason, now), now)
     told = tell(told, running_condition(seen.power, seen.reason), now)
     told = tell(told, hardware_condition(told, bool(seen.live and seen.live.can_plug)), now)
     return told.with_status(phase=phase_of(told, seen.reason))
+
+
+def _asked_to_end(vm: Vm, reason: str) -> bool:
+    """Whether the guest itself, or Trivet for its owner, ended the run."""
+    return reason == "shutdown" or vm.status.stop_by is not None
+
+
+def last_run_condition(vm: Vm, reason: str, now: datetime) -> Condition:
+    """How the run that has just ended did so: it stays to be seen when the next one runs."""
+    words = "".join(part.capitalize() for part in reason.split("_"))
+    ended = _END.get(reason, reason)
+    if not _asked_to_end(vm, reason):
+        ended += ", and Trivet did not do that"
+    began = vm.status.started_at
+    ran = f"; ran from {began:%Y-%m-%d %H:%M:%S} to {now:%Y-%m-%d %H:%M:%S} UTC" if began else ""
+    return Condition(type="LastRun", status="true", reason=words or "Unknown", message=ended + ran)
 
 
 def _end_of_run(vm: Vm, reason: str, now: datetime) -> dict[str, object]:
@@ -54,7 +72,7 @@ def _end_of_run(vm: Vm, reason: str, now: datetime) -> dict[str, object]:
     status = vm.status
     if status.runs_with is None:
         return {}
-    if reason == "shutdown" or status.stop_by is not None:
+    if _asked_to_end(vm, reason):
         return {"crashes": 0, "restart_at": None}
     lived_s = (now - status.started_at).total_seconds() if status.started_at else STEADY_S
     crashes = status.crashes + 1 if lived_s < STEADY_S else 1

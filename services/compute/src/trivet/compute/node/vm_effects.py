@@ -160,6 +160,7 @@ def _domain(vm: Vm, prepared: do.Preparation, seed: str | None) -> DomainSpec:
         max_vcpus=vm.spec.max_vcpus,
         max_memory_mib=vm.spec.max_memory_mib,
         firmware=vm.spec.firmware,
+        tpm=vm.spec.tpm,
         cpu=vm.spec.cpu,
         disks=prepared.disks,
         nics=prepared.nics,
