@@ -18,18 +18,8 @@ from trivet.compute.domain import actions as do
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.node_plan import RULES, plan
 from trivet.compute.domain.situation import Plan, Seen
-from trivet.compute.domain.vm_status import (
-    RESTART_LAST_S,
-    RESUME_LAST_S,
-    RESUMES_FORGOTTEN_S,
-    restart_delay_s,
-    resume_delay_s,
-    resumes_in_a_row,
-)
 from trivet.contracts.compute.hypervisor import DomainState
 from trivet.contracts.compute.vm import (
-    VM,
-    VM_DIED,
     DiskRequest,
     NicRequest,
     Power,
@@ -41,7 +31,7 @@ from trivet.contracts.compute.vm import (
     WantedPower,
 )
 from trivet.contracts.model import ResourceId
-from trivet.contracts.resource import Meta, derive_events
+from trivet.contracts.resource import Meta
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ID = ResourceId("vm-1")
@@ -464,53 +454,3 @@ def test_any_sequence_of_disks_ends_as_the_last_one_says(
             assert set(node.domain.disks) == names
         elif not on:
             assert {d.name for d in node.vm.status.disks} == names
-
-
-@pytest.mark.parametrize(
-    ("reason", "stop_by", "died"),
-    [
-        ("crashed", None, True),
-        ("destroyed", None, True),
-        ("absent", None, True),
-        ("shutdown", None, False),
-        ("destroyed", LATER, False),
-    ],
-)
-def test_a_run_that_nobody_ended_is_an_event(
-    reason: str, stop_by: datetime | None, died: bool
-) -> None:
-    vm = make_vm(epoch=1, power=R, run_open=True, stop_by=stop_by)
-    off = vm_status.as_seen(vm, do.Record(S, reason, ready=False), NOW)
-    types = [event.type for event in derive_events(VM, vm, off, NOW)]
-    assert (VM_DIED.type in types) is died
-    told = off.status.condition("LastRun")
-    assert told is not None
-    assert told.message.endswith("and Trivet did not do that") is died
-
-
-def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:
-    delays = [restart_delay_s(n) for n in range(1, 30)]
-    assert delays[0] == 0
-    assert delays == sorted(delays)
-    assert delays[-1] == RESTART_LAST_S
-
-
-def test_a_guest_that_finds_no_space_waits_and_says_which_remedy() -> None:
-    full = do.Preparation(missing=("disk root: pool p is full",), pool_full=True)
-    seen = Seen(make_domain(P, reason="io_error"), prepared=full)
-    assert plan(make_vm(epoch=1, power=P), seen, NOW).actions == (
-        do.Wait("disk root: pool p is full", "PoolFull"),
-    )
-
-
-def test_a_disk_that_fails_again_is_tried_soon_and_then_seldom():
-    delays = [resume_delay_s(n) for n in range(30)]
-    assert delays[:2] == [0.0, 0.25]
-    assert delays == sorted(delays)
-    assert delays[-1] == RESUME_LAST_S
-
-
-def test_tries_count_in_a_row_until_the_guest_has_run_for_a_while():
-    assert resumes_in_a_row(0, None, NOW) == 1
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=10), NOW) == 4
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=RESUMES_FORGOTTEN_S + 1), NOW) == 1
