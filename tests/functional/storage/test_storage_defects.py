@@ -12,7 +12,7 @@ from tests.functional.storage.conftest import NAMES, PROJECT, Storage, code_of, 
 
 from trivet.contracts.endpoint import CreateRequest, DeleteRequest, EditRequest, NewMeta
 from trivet.contracts.errors import CONFLICT, NOT_FOUND, TrivetError
-from trivet.contracts.model import GIB
+from trivet.contracts.model import GIB, ResourceId
 from trivet.contracts.storage.codes import DISK_TAKEN, NO_SPACE
 from trivet.contracts.storage.disk import DiskFacts
 from trivet.contracts.storage.endpoints.disks import CRUD as DISKS
@@ -194,3 +194,22 @@ async def test_looking_at_all_volumes_costs_each_of_them_once(storage: Storage) 
 
 def _looks(storage: Storage) -> int:
     return len({s for what, s in storage.machine.calls if what == "replicas" and s})
+
+
+async def test_what_is_nobodys_is_told_and_left_alone(storage: Storage) -> None:
+    volume = await storage.make("data")
+    machine = storage.machine
+    stray = machine.replicas[volume.meta.id]
+    machine.replicas[ResourceId("volume-stray")] = stray
+
+    async def told(status: str) -> bool:
+        condition = (await storage.show_pool("p")).status.condition("Orphans-n1")
+        return condition is not None and condition.status == status
+
+    await until("the orphan is told", lambda: told("true"))
+    condition = (await storage.show_pool("p")).status.condition("Orphans-n1")
+    assert condition is not None
+    assert condition.message == "a replica of volume-stray"
+    assert "volume-stray" in machine.replicas
+    del machine.replicas[ResourceId("volume-stray")]
+    await until("its absence is told", lambda: told("false"))

@@ -19,6 +19,7 @@ from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.gauges import gauges
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.disks import DiskAgent
+from trivet.storage.node.orphans import OrphanWatch
 from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.serving import Serving
 from trivet.storage.node.snapshots import SnapshotAgent
@@ -45,6 +46,8 @@ async def bootstrap(service: Service) -> None:
     service.agent("volumes", volume_agent.run)
     snapshot_agent = SnapshotAgent(service, snapshots, volumes, engine, pool_agent)
     service.agent("snapshots", snapshot_agent.run)
+    orphans = OrphanWatch(service, volumes, snapshots, pools, engine, pool_agent)
+    service.agent("orphans", orphans.run)
     service.agent("disks", DiskAgent(service, disks, inspector).run)
     service.controller("volumes", VolumeController(service, volumes, pools, snapshots, ledgers).run)
     disk_claims = DiskClaims(runtime.store, pools)

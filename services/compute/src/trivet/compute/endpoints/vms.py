@@ -17,15 +17,26 @@ from trivet.compute.domain.vm_plan import CONTROLLER
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.endpoints.vms import CRUD
 from trivet.contracts.compute.vm import DiskRequest, Vm, VmSpec
-from trivet.contracts.endpoint import Crud, GetRequest
-from trivet.contracts.errors import INVALID, NOT_FOUND, REFERENCE, FieldError, Refused
+from trivet.contracts.endpoint import Crud, GetRequest, ListRequest, Page
+from trivet.contracts.errors import (
+    IN_USE,
+    INVALID,
+    NOT_FOUND,
+    REFERENCE,
+    FieldError,
+    Refused,
+    Retry,
+)
 from trivet.contracts.model import GIB
 from trivet.contracts.network.endpoints.networks import CRUD as NETWORKS
 from trivet.contracts.resource import AnyResource, Phase
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
+from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
+from trivet.contracts.storage.snapshot import Snapshot
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
 
+SNAPSHOTS_LOOKED_AT = 1000
 IMMUTABLE_FIELDS = ("image", "clone", "firmware")
 
 
@@ -35,7 +46,28 @@ def wire(service: Service, parts: Parts) -> None:
     async def admit(before: Vm | None, after: Vm) -> Vm:
         return await admitted(parts, before, after)
 
-    serve_crud(service, CRUD, Hooks[Vm](admit=admit, finalizers=(CONTROLLER,)))
+    async def may_delete(vm: Vm) -> None:
+        await _check_snapshots(parts, vm)
+
+    serve_crud(service, CRUD, Hooks[Vm](admit, (CONTROLLER,), may_delete))
+
+
+async def _check_snapshots(parts: Parts, vm: Vm) -> None:
+    """Refuse what would stop half-way: disks with snapshots stay. Storage has the last word, and
+    where it can't be asked the VM's end waits for it, saying why."""
+    asked = ListRequest(project=vm.meta.project, limit=SNAPSHOTS_LOOKED_AT)
+    try:
+        page: Page[Snapshot] = await parts.runtime.client.call(SNAPSHOTS.list, asked)
+    except Retry:
+        return
+    disks = {disk.volume for disk in vm.status.disks}
+    kept = [s.meta.name for s in page.items if disks & set(s.spec.volumes)]
+    if kept:
+        raise Refused(
+            IN_USE,
+            f"VM {vm.meta.name} has disks with {len(kept)} snapshots: {', '.join(kept[:5])}",
+            hint=f"delete them first: trivet snapshot delete {kept[0]}",
+        )
 
 
 async def admitted(parts: Parts, before: Vm | None, after: Vm) -> Vm:
