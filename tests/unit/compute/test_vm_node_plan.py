@@ -18,6 +18,12 @@ from trivet.compute.domain import actions as do
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.node_plan import RULES, plan
 from trivet.compute.domain.situation import Plan, Seen
+from trivet.compute.domain.vm_status import (
+    RESUME_LAST_S,
+    RESUMES_FORGOTTEN_S,
+    resume_delay_s,
+    resumes_in_a_row,
+)
 from trivet.contracts.compute.hypervisor import DomainState
 from trivet.contracts.compute.vm import (
     DiskRequest,
@@ -454,3 +460,24 @@ def test_any_sequence_of_disks_ends_as_the_last_one_says(
             assert set(node.domain.disks) == names
         elif not on:
             assert {d.name for d in node.vm.status.disks} == names
+
+
+def test_a_guest_that_finds_no_space_waits_and_says_which_remedy() -> None:
+    full = do.Preparation(missing=("disk root: pool p is full",), pool_full=True)
+    seen = Seen(make_domain(P, reason="io_error"), prepared=full)
+    assert plan(make_vm(epoch=1, power=P), seen, NOW).actions == (
+        do.Wait("disk root: pool p is full", "PoolFull"),
+    )
+
+
+def test_a_disk_that_fails_again_is_tried_soon_and_then_seldom():
+    delays = [resume_delay_s(n) for n in range(30)]
+    assert delays[:2] == [0.0, 0.25]
+    assert delays == sorted(delays)
+    assert delays[-1] == RESUME_LAST_S
+
+
+def test_tries_count_in_a_row_until_the_guest_has_run_for_a_while():
+    assert resumes_in_a_row(0, None, NOW) == 1
+    assert resumes_in_a_row(3, NOW - timedelta(seconds=10), NOW) == 4
+    assert resumes_in_a_row(3, NOW - timedelta(seconds=RESUMES_FORGOTTEN_S + 1), NOW) == 1

@@ -41,7 +41,7 @@ def test_a_run_that_nobody_ended_is_an_event(
     assert (VM_DIED.type in types) is died
     told = off.status.condition("LastRun")
     assert told is not None
-    assert told.message.endswith("and Trivet did not do that") is died
+    assert ("and Trivet did not do that" in told.message) is died
 
 
 def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:
@@ -49,24 +49,3 @@ def test_crashes_in_a_row_wait_longer_and_longer_and_not_for_ever() -> None:
     assert delays[0] == 0
     assert delays == sorted(delays)
     assert delays[-1] == RESTART_LAST_S
-
-
-def test_a_guest_that_finds_no_space_waits_and_says_which_remedy() -> None:
-    full = do.Preparation(missing=("disk root: pool p is full",), pool_full=True)
-    seen = Seen(make_domain(P, reason="io_error"), prepared=full)
-    assert plan(make_vm(epoch=1, power=P), seen, NOW).actions == (
-        do.Wait("disk root: pool p is full", "PoolFull"),
-    )
-
-
-def test_a_disk_that_fails_again_is_tried_soon_and_then_seldom():
-    delays = [resume_delay_s(n) for n in range(30)]
-    assert delays[:2] == [0.0, 0.25]
-    assert delays == sorted(delays)
-    assert delays[-1] == RESUME_LAST_S
-
-
-def test_tries_count_in_a_row_until_the_guest_has_run_for_a_while():
-    assert resumes_in_a_row(0, None, NOW) == 1
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=10), NOW) == 4
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=RESUMES_FORGOTTEN_S + 1), NOW) == 1
