@@ -163,7 +163,7 @@ def test_more_promised_than_there_is_is_told() -> None:
 def test_usage_is_told_when_it_moved_or_means_something_else() -> None:
     meta = Meta(id=ResourceId("pool-1"), name="p", created_at=datetime(2026, 1, 1, tzinfo=UTC))
     spec = PoolSpec(members=(PoolMember(node="n1"),))
-    pool = Pool(meta=meta, spec=spec, status=PoolStatus(usage=(usage(0.795),)))
-    assert pools.with_usage(pool, usage(0.796)) is pool
-    assert pools.with_usage(pool, usage(0.801)).status.usage == (usage(0.801),)
-    assert pools.with_usage(pool, usage(0.6)).status.usage == (usage(0.6),)
+    pool = Pool(meta=meta, spec=spec, status=PoolStatus(usage=(usage(0.795),), engine="e"))
+    assert pools.with_usage(pool, usage(0.796), "e") is pool
+    assert pools.with_usage(pool, usage(0.801), "e").status.usage == (usage(0.801),)
+    assert pools.with_usage(pool, usage(0.6), "e").status.usage == (usage(0.6),)

@@ -76,8 +76,10 @@ def default_pool(pools: Sequence[Pool]) -> Pool | None:
     return next(iter([*named, *sorted(ready, key=lambda p: p.meta.name)]), None)
 
 
-def with_usage(pool: Pool, usage: PoolUsage) -> Pool:
+def with_usage(pool: Pool, usage: PoolUsage, engine: str) -> Pool:
     """The pool knowing a member's usage; unchanged when it moved too little to be told."""
+    if pool.status.engine != engine:
+        pool = pool.with_status(engine=engine)
     old = next((u for u in pool.status.usage if u.node == usage.node), None)
     if old is not None and (old.size_bytes, old.reflink) == (usage.size_bytes, usage.reflink):
         moved = abs(old.used_bytes - usage.used_bytes)

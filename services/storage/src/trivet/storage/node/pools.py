@@ -115,7 +115,8 @@ class PoolAgent:
         newly = pool.meta.name not in self._open
         self._open.add(pool.meta.name)
         usage = usage.model_copy(update={"node": node})
-        await self._pools.mutate(key, lambda p: domain.with_usage(p, usage))
+        engine = self._engine.name
+        await self._pools.mutate(key, lambda p: domain.with_usage(p, usage, engine))
         await self._tell(key, "true", "Open", "")
         for callback in self._callbacks if newly else ():
             callback()
