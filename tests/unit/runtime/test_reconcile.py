@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from trivet.contracts.errors import TIMEOUT, Retry
+from trivet.contracts.errors import CONFLICT, TIMEOUT, Refused, Retry
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.reconcile import Reconciler
 
@@ -94,6 +94,26 @@ async def test_failures_are_tried_again_and_do_not_stop_others() -> None:
         loop.wake("good")
         await asyncio.wait_for(other.wait(), 5)
         await asyncio.wait_for(healed.wait(), 5)
+
+
+async def test_a_conflict_is_tried_at_once_and_one_without_end_keeps_nobody_busy() -> None:
+    looks = 0
+    twice = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            twice.set()
+        raise Refused(CONFLICT, "somebody was first")
+
+    async with running(reconcile) as loop:
+        loop.wake("a")
+        await asyncio.wait_for(twice.wait(), 5)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert looks == 2
+        assert "a" in loop._timers
 
 
 async def test_all_keys_are_looked_at_without_a_wake_up() -> None:

@@ -128,8 +128,12 @@ class Reconciler:
             return error.retry_after_s or self._backoff(key, LAST_RETRY_S)
         except Refused as error:
             if error.code is CONFLICT:
+                # Somebody wrote first: look again at once. Whoever meets that again and again
+                # does not ask what is true now, and must not keep a processor busy with it.
                 self._looks.note("conflict", began)
-                return 0.0
+                again = key in self._failures
+                delay = self._backoff(key)
+                return delay if again else 0.0
             self._looks.note("refused", began)
             log.warning("%s %s: %s", self.name, key, error)
             return self._backoff(key)
