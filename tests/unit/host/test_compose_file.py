@@ -94,6 +94,7 @@ def test_a_container_has_what_a_node_keeps(name):
     assert {str(layout.etc), str(layout.state), str(layout.run), "/dev"} <= targets
     assert container["network_mode"] == "host"
     assert container["image"] == "trivet-node"
+    assert container["init"] is True, "or guests that ended stay as zombies, and libvirt waits"
     used = {m.split(":")[0] for m in container["volumes"] if not m.startswith("/")}
     assert used <= set(COMPOSE["volumes"])
 
