@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -22,11 +23,12 @@ from trivet.contracts.compute.hypervisor import (
 )
 from trivet.contracts.compute.vm import CpuTuning, Power
 from trivet.contracts.driver import DriverContext
+from trivet.contracts.errors import Retry
 from trivet.contracts.model import ResourceId
 from trivet.host import libvirtd, tiny_image
 from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
 from trivet.plugins.compute.libvirt_xml import domain_uuid
-from trivet.testing.suites.consoles import ConsoleSuite
+from trivet.testing.suites.consoles import ConsoleSuite, reported
 from trivet.testing.suites.hypervisor import HypervisorSuite, boot, see
 
 pytestmark = pytest.mark.root
@@ -330,6 +332,37 @@ async def test_uefi_and_tpm_have_a_state_of_their_own(bench: LibvirtBench) -> No
     await bench.driver.undefine(spec.id)
     assert not nvram.exists()
     assert not tpm.exists()
+
+
+FREEZE_AND_DIE = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from trivet.contracts.driver import DriverContext
+from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
+
+async def main(folder, uri, id_):
+    context = DriverContext("n1", folder / "state", folder / "run")
+    driver = LibvirtHypervisor(context, LibvirtConfig(uri=uri, accel="tcg"))
+    await driver.open()
+    print(await driver.freeze(id_, 3), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+"""
+
+
+async def test_what_is_frozen_thaws_though_its_freezer_was_killed(bench: LibvirtBench) -> None:
+    spec = bench.spec()
+    await boot(bench, spec)
+    await reported(bench, spec.id)
+    argv = (sys.executable, "-c", FREEZE_AND_DIE, bench.folder, bench.described.uri, spec.id)
+    killed = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+    out, _ = await killed.communicate()
+    assert (int(out) >= 1, killed.returncode) == (True, -signal.SIGKILL)
+    with pytest.raises(Retry):
+        await bench.driver.report(spec.id)
+    await reported(bench, spec.id)
+    assert await bench.driver.thaw(spec.id) == 0
 
 
 def ip(*words: str) -> str:

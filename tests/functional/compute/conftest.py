@@ -344,6 +344,7 @@ class FakeWriter:
     Config: ClassVar[type] = NoConfig
     hold: ClassVar[asyncio.Event | None] = None
     written: ClassVar[list[str]] = []
+    size_bytes: ClassVar[int] = (1 << 30) + 1
 
     def __init__(self, context: Any, config: Any) -> None:
         pass
@@ -359,7 +360,7 @@ class FakeWriter:
         pass
 
     async def inspect(self, path: Path) -> ImageFacts:
-        return ImageFacts(format="qcow2", virtual_size_bytes=(1 << 30) + 1, sha256="a" * 64)
+        return ImageFacts(format="qcow2", virtual_size_bytes=self.size_bytes, sha256="a" * 64)
 
     async def write(
         self, path: Path, format_: str, socket: str, export: str, progress: Progress
@@ -400,6 +401,7 @@ async def world(
     monkeypatch.setattr(FakeSource, "error", None)
     monkeypatch.setattr(FakeWriter, "hold", None)
     monkeypatch.setattr(FakeWriter, "written", [])
+    monkeypatch.setattr(FakeWriter, "size_bytes", (1 << 30) + 1)
     harness = Harness(
         tmp_path,
         plugins=(fake_hypervisor, FakePlugins),

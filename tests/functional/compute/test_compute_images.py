@@ -112,6 +112,15 @@ async def test_a_wrong_digest_fails_and_holds_nothing(world: Any) -> None:
     await until(world, Phase.READY)
 
 
+async def test_a_disk_larger_than_any_volume_fails(world: Any) -> None:
+    world.writer.size_bytes = 100 << 40
+    await world.import_image()
+    image = await until(world, Phase.FAILED)
+    told = image.status.condition("Imported").message
+    assert told == "n1: the disk in the image has 102400 GiB"
+    assert not world.volumes.things
+
+
 async def test_a_file_is_looked_for_on_every_node(world: Any) -> None:
     await world.harness.start("compute", bootstrap, "n2")
     world.source.have_file = {"n2"}

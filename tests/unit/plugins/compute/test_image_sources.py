@@ -161,6 +161,27 @@ class TestHttp:
                 await self.fetch(source, url, into)
         assert list(into.iterdir()) == []
 
+    async def test_a_server_that_falls_silent_is_a_retry(self, tmp_path: Path) -> None:
+        silent = asyncio.Event()
+
+        async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf of it")
+            await silent.wait()
+            writer.close()
+
+        into = tmp_path / "into"
+        server = await asyncio.start_server(stall, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Retry):
+            await self.fetch(
+                self.source(tmp_path, tries=2, stall_s=0.1), f"http://127.0.0.1:{port}/", into
+            )
+        assert list(into.iterdir()) == []
+        silent.set()
+        server.close()
+        await server.wait_closed()
+
     async def test_a_server_that_is_not_there_is_a_retry(self, tmp_path: Path) -> None:
         async with web(lambda _: ok()) as url:
             pass

@@ -93,7 +93,7 @@ class ConsoleSuite:
         driver, spec = bench.driver, bench.spec()
         assert isinstance(driver, GuestAgent)
         await boot(bench, spec)
-        report = await _reported(bench, spec.id)
+        report = await reported(bench, spec.id)
         assert report.hostname
         assert await driver.freeze(spec.id, 30) >= 1
         with pytest.raises(Retry):
@@ -101,7 +101,7 @@ class ConsoleSuite:
         assert await driver.thaw(spec.id) >= 1
         assert await driver.thaw(spec.id) == 0
         assert await driver.freeze(spec.id, 0.5) >= 1
-        await _reported(bench, spec.id)  # it can't say anything before it is thawed
+        await reported(bench, spec.id)  # it can't say anything before it is thawed
         assert await driver.thaw(spec.id) == 0
         await driver.set_time(spec.id)
         await driver.act(spec.id, Act.DESTROY)
@@ -111,7 +111,7 @@ class ConsoleSuite:
                 await ask(spec.id)
 
 
-async def _reported(bench: HypervisorBench, id_: ResourceId) -> GuestReport:
+async def reported(bench: HypervisorBench, id_: ResourceId) -> GuestReport:
     """What the agent in the guest says as soon as it says something."""
     assert isinstance(bench.driver, GuestAgent)
     async with asyncio.timeout(bench.patience_s):

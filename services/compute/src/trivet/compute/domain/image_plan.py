@@ -14,6 +14,7 @@ from enum import StrEnum
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.node import Node
 from trivet.contracts.endpoint import CreateRequest, NewMeta
+from trivet.contracts.errors import INVALID, Refused
 from trivet.contracts.model import GIB, Name
 from trivet.contracts.resource import OwnerRef, Phase
 from trivet.contracts.storage.volume import VolumeSpec
@@ -22,6 +23,7 @@ CONTROLLER = "controller"
 NODE = "node"
 WAIT_S = 5.0
 NAME_SUFFIX = "-image"
+LARGEST_GIB = 65536
 
 
 class Step(StrEnum):
@@ -163,9 +165,12 @@ def holder_of(image: Image) -> str:
 
 
 def volume_request(image: Image, virtual_size_bytes: int) -> CreateRequest[VolumeSpec]:
-    """The volume for a disk of that size."""
+    """The volume for a disk of that size. Raises `Refused` for one that no volume holds."""
     meta = image.meta
     size_gib = max(1, -(-virtual_size_bytes // GIB))
+    if size_gib > LARGEST_GIB:
+        hint = f"at most {LARGEST_GIB} GiB"
+        raise Refused(INVALID, f"the disk in the image has {size_gib} GiB", hint=hint)
     return CreateRequest[VolumeSpec](
         meta=NewMeta(name=volume_name(meta.name), project=meta.project),
         spec=VolumeSpec(size_gib=size_gib, replicas=image.spec.replicas),
