@@ -1,4 +1,8 @@
-"""The power of the whole node is cut in the middle of work: what was acknowledged is there after.
+"""The node on a disk of its own, which fills up, and whose power is cut in the middle of work.
+
+A full disk refuses what can't be kept, and all goes on by itself once there is room.
+
+After a power cut what was acknowledged is there:
 
 What the API answered with success, what events and the audit trail told, and what a guest was
 told to be on its disk. Everything that was not synced by then is lost (`CutGround` says how).
@@ -21,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from trivet.client import Client
-from trivet.contracts.errors import NOT_FOUND, Refused, TrivetError
+from trivet.contracts.errors import NOT_FOUND, Refused, Retry, TrivetError
 from trivet.contracts.event import CloudEvent
 from trivet.host.layout import Layout
 from trivet.testing.lab.bus import connected
@@ -132,6 +136,35 @@ def there(node: LabNode, name: str) -> str | None:
 
     found: str | None = node.patiently(ask, BOUND_S)
     return found
+
+
+def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
+    ground: CutGround, node: LabNode
+) -> None:
+    made = 0
+
+    def writes() -> bool:
+        nonlocal made
+        try:
+            with node.client() as client:
+                client.security_groups.create(f"full-{made}", spec={})
+        except Retry:
+            return False
+        made += 1
+        return True
+
+    assert writes()
+    ground.fill()
+    until("writes are refused", lambda: not writes(), BOUND_S)
+    before = made
+    with node.client() as client:
+        assert client.security_groups.get("full-0").meta.name == "full-0"
+    ground.make_room()
+    until("it writes again", writes, BOUND_S)
+    assert made == before + 1
+    until("all is well", node.healthy, BOUND_S)
+    for number in range(made):
+        node.patiently(lambda c, n=number: c.security_groups.delete(f"full-{n}"), BOUND_S)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from trivet.host.layout import Layout
 from trivet.host.logs import LogFolder
 from trivet.host.processes import ProcessRecord
 from trivet.host.restart import RestartState
+from trivet.host.starvation import Space
 from trivet.host.units import BUS, FILES_LIMIT, Unit, environment, ids_of, is_ours, units_of
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.settings import Settings, load_settings
@@ -59,6 +60,7 @@ class Supervisor:
         self._asked = threading.Event()
         self._leave = False
         self._provisioned = False
+        self._space = Space()
         self._stage = "starting"
 
     def ask(self, number: int, frame: FrameType | None) -> None:
@@ -101,7 +103,21 @@ class Supervisor:
                 self._probe(running)
         if self._running[BUS].ready and not self._provisioned:
             self._provision()
+        self._see_space()
         self._logs.rotate()
+
+    def _see_space(self) -> None:
+        """Start the bus anew where its disk was full and has room again (`starvation`)."""
+        disk = os.statvfs(self._layout.bus_data)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        was_starved, self._space = self._space.starved, self._space.seen(free_bytes)
+        bus = self._running[BUS].child
+        if self._space.starved and not was_starved:
+            log.error("the disk of the bus is full: nothing can be changed until there is room")
+        if bus is not None and self._space.start_anew(free_bytes):
+            log.warning("the disk of the bus has room again: starting %s anew", BUS)
+            bus.terminate()
+            self._space = Space()
 
     def _see_end(self, running: _Running) -> None:
         if running.child is None or (code := running.child.poll()) is None:

@@ -1,4 +1,4 @@
-"""A power cut of a whole node, as far as it can be imitated on one machine.
+"""A power cut of a whole node, as far as it can be imitated on one machine; a full disk, too.
 
 The instance lives on a file system of its own, on a loop device over a file. The cut takes a
 copy of that file by reflink, in one moment: it holds what the file system had handed to its
@@ -25,6 +25,7 @@ from trivet.testing.lab.node import until
 
 GROUND_BYTES = 24 << 30
 DISK_BYTES = 16 << 30
+FILLER = "filler"
 
 
 class CutGround:
@@ -62,6 +63,16 @@ class CutGround:
         after.replace(self._disk)
         self._mount()
         shutil.rmtree(layout.run)
+
+    def fill(self) -> None:
+        """Use up all space on the disk that is there for others than root."""
+        disk = os.statvfs(self.root)
+        with (self.root / FILLER).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
+
+    def make_room(self) -> None:
+        """Give the space back."""
+        (self.root / FILLER).unlink()
 
     def remove(self) -> None:
         """Take it all away; somebody else's mount namespace may hold copies of the mounts, and
