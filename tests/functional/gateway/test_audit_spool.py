@@ -123,3 +123,31 @@ async def test_those_who_wait_share_one_fsync(
     await asyncio.gather(*(answer(n) for n in range(50)))
     assert 1 <= len(synced) <= 3
     spool.close()
+
+
+@pytest.mark.parametrize("fits", [0, 20])
+async def test_on_a_full_disk_no_call_is_begun_and_none_under_way_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """`fits`: how much of a line still finds space."""
+    file, trail = tmp_path / "spool", Trail()
+    entries = queue(trail, file)
+    entries.begin(entry(0))
+    before = file.read_bytes()
+    real = audit_spool.os.write
+
+    def full(descriptor: int, line: bytes) -> int:
+        if not fits:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, line[:fits])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_spool.os, "write", full)
+        with pytest.raises(Retry, match="No space left"):
+            entries.begin(entry(1))
+        entries.record(entry(0))
+        entries.end(entry(0))
+        assert file.read_bytes() == before
+    trail.away = False
+    await entries.flush()
+    assert [(e.target, e.outcome) for e in trail.entries] == [("vm-0", "ok")]

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 
-from trivet.contracts.errors import TrivetError
+from trivet.contracts.errors import Retry, TrivetError
 from trivet.contracts.security.audit import AuditEntry
 from trivet.contracts.security.endpoints.audit_append import ENDPOINT as APPEND
 from trivet.contracts.security.endpoints.audit_append import AppendRequest
@@ -37,7 +37,8 @@ class AuditQueue:
         self._sending = asyncio.Lock()
 
     def begin(self, entry: AuditEntry) -> None:
-        """A call is about to be made; `entry` says which."""
+        """A call is about to be made; `entry` says which. Raises `Retry` where that can't be
+        written down: then the call is not made."""
         if self._spool is not None:
             self._spool.note(Note(what="begun", entry=entry))
 
@@ -54,7 +55,11 @@ class AuditQueue:
     def record(self, entry: AuditEntry) -> None:
         """Take an entry; never waits, never raises."""
         if self._spool is not None:
-            self._spool.note(Note(what="done", entry=entry))
+            try:
+                self._spool.note(Note(what="done", entry=entry))
+            except Retry as error:
+                # It is still in the queue, so only an end of this process could lose it.
+                log.error("%s; entry: %s", error.detail, entry.model_dump_json())  # noqa: TRY400
         if len(self._waiting) >= self._limits.audit_queue:
             log.error("audit queue full; entry: %s", entry.model_dump_json())
             return

@@ -12,6 +12,7 @@ grown. A line that was cut by a crash is the last one, and was not answered.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from trivet.contracts.errors import UNAVAILABLE, Retry
 from trivet.contracts.model import Model
 from trivet.contracts.security.audit import AuditEntry
 
@@ -52,9 +54,18 @@ class AuditSpool:
         self._unsaved = 0
 
     def note(self, note: Note) -> None:
-        """Write a line down: from here on it outlives this process."""
+        """Write a line down: from here on it outlives this process. Raises `Retry` where it
+        can't be written: nothing of it is in the file then, though an end is known here."""
         line = note.model_dump_json().encode() + b"\n"
-        os.write(self._descriptor, line)
+        try:
+            _write_whole(self._descriptor, line)
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._size)
+            if note.what == "done":
+                self._open[note.entry.request_id] = note
+            detail = f"the audit trail can't be written down here: {error.strerror}"
+            hint = f"nothing is changed without it; look at the disk of {self._file.parent}"
+            raise Retry(UNAVAILABLE, detail, hint=hint) from error
         self._size += len(line)
         self._unsaved += 1
         self._open[note.entry.request_id] = note
@@ -105,6 +116,12 @@ class AuditSpool:
         os.fsync(descriptor)
         partial.rename(self._file)
         return descriptor
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """Write a line. Raises `OSError` where not all of it found space."""
+    if os.write(descriptor, line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _entries_in(file: Path) -> list[AuditEntry]:
