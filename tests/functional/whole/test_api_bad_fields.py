@@ -24,6 +24,7 @@ from trivet.contracts.security.endpoints.roles import CRUD as ROLES
 from trivet.contracts.security.endpoints.security_groups import CRUD as GROUPS
 from trivet.contracts.security.endpoints.users import CRUD as USERS
 from trivet.contracts.storage.endpoints.pools import CRUD as POOLS
+from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 
 PLACES: dict[str, tuple[Crud[Any], str, dict[str, Any]]] = {
@@ -32,6 +33,7 @@ PLACES: dict[str, tuple[Crud[Any], str, dict[str, Any]]] = {
         (VMS, "/v1/projects/default/vms", {}),
         (IMAGES, "/v1/projects/default/images", {"source": {"file": "absent"}}),
         (VOLUMES, "/v1/projects/default/volumes", {"size_gib": 1}),
+        (SNAPSHOTS, "/v1/projects/default/snapshots", {"volumes": ["there"]}),
         (NETWORKS, "/v1/projects/default/networks", {"subnets": ["10.9.0.0/24"]}),
         (PORTS, "/v1/projects/default/ports", {"network": "there"}),
         (GROUPS, "/v1/projects/default/security-groups", {}),
@@ -175,6 +177,8 @@ async def wrong_in_a_patch(node: Any, kind: str, each: int) -> None:
 async def prepared(node: Any) -> None:
     """What some kinds need."""
     await node.settled("/v1/pools", meta={"name": "default"}, spec=PLACES["pool"][2])
+    disk = {"size_gib": 1}
+    await node.settled("/v1/projects/default/volumes", meta={"name": "there"}, spec=disk)
     net = {"subnets": ["10.10.0.0/24"]}
     await node.settled("/v1/projects/default/networks", meta={"name": "there"}, spec=net)
 

@@ -217,9 +217,13 @@ items:
 - {kind: Volume, meta: {name: data}, spec: {pool: fast}}
 - {kind: Pool, meta: {name: fast}}
 ---
-{kind: SecurityGroup, meta: {name: open}, spec: {rules: [{remote: {group: inner}}]}}
+kind: SecurityGroup
+meta: {name: open}
+spec: {rules: [{remote: "group:inner"}, {remote: "set:home"}]}
 ---
-{kind: SecurityGroup, meta: {name: inner}, spec: {rules: [{remote: {group: open}}]}}
+{kind: SecurityGroup, meta: {name: inner}, spec: {rules: [{remote: 10.0.0.0/24}]}}
+---
+{kind: AddressSet, meta: {name: home}}
 ---
 {kind: Network, meta: {name: lan}}
 ---
@@ -234,6 +238,8 @@ items:
         ("pool fast", "volume data"),
         ("volume data", "volume copy"),
         ("security-group open", "vm shop/web"),
+        ("security-group inner", "security-group open"),
+        ("address-set home", "security-group open"),
     ):
         assert order.index(first) < order.index(then), order
 

@@ -18,10 +18,13 @@ from trivet.contracts.endpoint import SERVICES, Endpoint, NewMeta, declared
 from trivet.contracts.resource import Kind
 
 DOCUMENTS_MAX = 1000
-_OTHER_WORDS = {"group": "security-group", "gateway_network": "network"}
-"""Fields that name a resource of a kind by another word than the kind's."""
+_OTHER_WORDS = {"group": "security-group", "set": "address-set"}
+"""Words that stand for a kind: as a field, or before a name (`remote: group:web`)."""
 
-_GROUND = ("project", "role", "user", "pool", "network", "security-group", "image", "volume")
+_GROUND = (
+    *("project", "role", "user", "pool", "network", "address-set", "security-group", "image"),
+    "volume",
+)
 """What others need without naming it (a volume is in the default pool), in this order."""
 
 
@@ -148,6 +151,9 @@ def _named_in(value: Any, word: str = "") -> Iterator[tuple[str, str]]:
         for inner in value:
             yield from _named_in(inner, word)
     elif isinstance(value, str):
+        prefix, colon, name = value.partition(":")
+        if colon and prefix in _OTHER_WORDS:
+            yield _OTHER_WORDS[prefix], name
         kind = _OTHER_WORDS.get(word, word.replace("_", "-"))
         yield kind, value
         yield kind.removesuffix("s"), value
