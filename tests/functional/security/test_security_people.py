@@ -23,9 +23,12 @@ from trivet.contracts.errors import (
 )
 from trivet.contracts.security.codes import LAST_ADMIN
 from trivet.contracts.security.endpoints.roles import CRUD as ROLES
+from trivet.contracts.security.endpoints.token_create import ENDPOINT as TOKEN_CREATE
+from trivet.contracts.security.endpoints.token_rotate import ENDPOINT as ROTATE
+from trivet.contracts.security.endpoints.token_rotate import RotateRequest
 from trivet.contracts.security.endpoints.tokens import CRUD as TOKENS
 from trivet.contracts.security.endpoints.users import CRUD as USERS
-from trivet.contracts.security.identity import RoleSpec
+from trivet.contracts.security.identity import RoleSpec, TokenSpec
 from trivet.testing.security_world import World, code_of, until
 
 
@@ -62,6 +65,44 @@ async def test_a_disabled_user_and_an_expired_token_prove_nothing(world: World) 
         return await world.who(soon.secret) is None
 
     await until(expired)
+
+
+async def test_a_token_can_be_rotated_and_narrower_than_its_user(world: World) -> None:
+    call = world.harness.call
+    await world.user("ann", ("admin", "*"))
+    made = await world.token("ann")
+    rotate = RotateRequest(name="ann-token", keep_s=60)
+    new = await call(ROTATE, rotate)
+    assert (new.token.status.hash, new.token.status.previous_hash) == ("", "")
+    assert await world.who(made.secret) is not None
+    assert await world.who(new.secret) is not None
+    last = await call(ROTATE, RotateRequest(name="ann-token"))
+    assert await world.who(new.secret) is None
+    assert await world.who(made.secret) is None
+    assert await world.who(last.secret) is not None
+    mid = Caller(user="mid", grants=(Grant(project="*", permissions=("security.*",)),))
+    refused = world.harness.client.call(ROTATE, rotate, caller=mid)
+    assert await code_of(refused) is FORBIDDEN
+    spec = TokenSpec(user="ann", permissions=("compute.vm.get",), projects=("default",))
+    narrow = await world.make(TOKEN_CREATE, "narrow", spec)
+    caller = await world.who(narrow.secret)
+    assert caller is not None
+    assert caller.grants == (Grant(project="default", permissions=("compute.vm.get",)),)
+    bad = TokenSpec(user="ann", permissions=("vm[x]",))
+    assert await code_of(world.make(TOKEN_CREATE, "bad", bad)) is INVALID
+
+
+async def test_when_a_token_was_used_last_is_listed(world: World) -> None:
+    await world.user("ann")
+    made = await world.token("ann")
+    assert made.token.status.last_used_at is None
+    await world.who(made.secret)
+
+    async def listed() -> bool:
+        tokens = (await world.harness.call(TOKENS.list, ListRequest())).items
+        return any(t.meta.name == "ann-token" and t.status.last_used_at for t in tokens)
+
+    await until(listed)
 
 
 async def test_a_namesake_inherits_no_tokens(world: World) -> None:

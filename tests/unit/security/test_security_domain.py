@@ -40,11 +40,12 @@ from trivet.security.domain.access import (
     check_patterns,
     excess,
     grants_of,
+    narrowed,
 )
 from trivet.security.domain.audit import Head, chain, decode, encode, head_of, verify
 from trivet.security.domain.firewall import assemble, drifted
 from trivet.security.domain.roles import BUILTIN
-from trivet.security.domain.tokens import TokenText, parse, proves
+from trivet.security.domain.tokens import TokenText, parse, proves, rotated
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TEXT = TokenText("0123456789abcdef", "s" * 43)
@@ -94,6 +95,39 @@ def test_grants_join_the_roles_of_a_project() -> None:
         Grant(project="p", permissions=("x.*", "x.y.z")),
         Grant(project="q", permissions=("x.*", "x.y.z")),
     )
+
+
+@pytest.mark.parametrize(
+    ("held", "permissions", "projects", "left"),
+    [
+        ([("*", "*")], None, None, [("*", "*")]),
+        ([("*", "*")], ["compute.vm.get"], None, [("*", "compute.vm.get")]),
+        ([("*", "compute.*")], ["*.*.get"], None, [("*", "compute.*.get")]),
+        ([("*", "*.*.get")], ["compute.*"], None, [("*", "compute.*.get")]),
+        ([("p", "compute.vm.get")], ["*"], None, [("p", "compute.vm.get")]),
+        ([("p", "compute.vm.get")], ["storage.*"], None, []),
+        ([("*", "*")], None, ["p"], [("p", "*")]),
+        ([("p", "compute.*"), ("q", "*")], None, ["p"], [("p", "compute.*")]),
+        ([("p", "*")], None, ["q"], []),
+        ([("p", "*")], [], None, []),
+    ],
+)
+def test_a_token_gives_what_both_it_and_its_user_may(
+    held: Any, permissions: Any, projects: Any, left: Any
+) -> None:
+    found = narrowed(grants(*held), permissions, projects)
+    assert [(g.project, p) for g in found for p in g.permissions] == left
+    assert excess(grants(*held), found) == ()
+
+
+def test_after_a_rotation_both_secrets_are_good_for_a_while() -> None:
+    new = replace(TEXT, secret="t" * 43)
+    kept = rotated(token(), new, NOW, timedelta(hours=1))
+    later = NOW + timedelta(hours=1)
+    assert [proves(t, kept, user("u"), NOW) for t in (TEXT, new)] == [True, True]
+    assert [proves(t, kept, user("u"), later) for t in (TEXT, new)] == [False, True]
+    at_once = rotated(kept, TEXT, NOW, timedelta())
+    assert [proves(t, at_once, user("u"), NOW) for t in (TEXT, new)] == [True, False]
 
 
 @pytest.mark.parametrize("text", ["", "compute..get", "a.b.c.d", "compute.vm.[a-z]", "compute.vm?"])

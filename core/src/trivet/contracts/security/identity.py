@@ -79,17 +79,24 @@ class User(Resource[UserSpec, UserStatus]):
 
 
 class TokenSpec(Model):
-    """Whose token, and until when (None: until revoked)."""
+    """Whose token, and until when (None: until revoked). `permissions` and `projects` make it
+    narrower than its user: it gives what both allow (None: all that the user may)."""
 
     user: Name
     expires_at: datetime | None = None
+    permissions: tuple[str, ...] | None = Field(default=None, max_length=256)
+    projects: tuple[Name, ...] | None = Field(default=None, max_length=256)
     description: str = Field(default="", max_length=200)
 
 
 class TokenStatus(Status):
-    """`hash` is SHA-256 of the secret part, which has 256 bits of randomness."""
+    """`hash` is SHA-256 of the secret part, which has 256 bits of randomness. After a rotation
+    the secret before is good until `previous_until`."""
 
     hash: str = Field(default="", repr=False)
+    previous_hash: str = Field(default="", repr=False)
+    previous_until: datetime | None = None
+    rotated_at: datetime | None = None
     last_used_at: datetime | None = None
 
 

@@ -22,7 +22,7 @@ from trivet.contracts.security.identity_provider import (
     OffersLogin,
 )
 from trivet.runtime.service import Runtime
-from trivet.security.domain.access import grants_of
+from trivet.security.domain.access import grants_of, narrowed
 from trivet.security.domain.tokens import parse, proves
 from trivet.security.parts import People
 
@@ -91,11 +91,9 @@ class Identities:
         if not proves(text, token, user, now) or token is None or user is None:
             return None
         self._used[self._people.tokens.key_of(token)] = now
-        return self._as(user, token.meta.id)
-
-    def _as(self, user: User, token_id: str) -> Caller:
-        grants = grants_of(user.spec.roles, self._people.roles_now())
-        return Caller(user=user.meta.name, token_id=token_id, grants=grants)
+        held = grants_of(user.spec.roles, self._people.roles_now())
+        grants = narrowed(held, token.spec.permissions, token.spec.projects)
+        return Caller(user=user.meta.name, token_id=token.meta.id, grants=grants)
 
     async def run(self) -> None:
         """Write down now and then which tokens were used."""

@@ -53,6 +53,54 @@ def _covers(have: Iterable[Grant], project: str, permission: str) -> bool:
     )
 
 
+def narrowed(
+    grants: Iterable[Grant],
+    permissions: Iterable[str] | None,
+    projects: Iterable[str] | None,
+) -> tuple[Grant, ...]:
+    """What a token of that scope gives of its user's grants: what both allow."""
+    found: dict[str, set[str]] = {}
+    scope = None if permissions is None else tuple(permissions)
+    allowed = None if projects is None else tuple(projects)
+    for grant in grants:
+        patterns = (
+            set(grant.permissions)
+            if scope is None
+            else {both for p in grant.permissions for s in scope if (both := _both(p, s))}
+        )
+        if allowed is None or grant.project in allowed:
+            where: tuple[str, ...] = (grant.project,)
+        else:
+            where = allowed if grant.project == CLUSTER else ()
+        for project in where:
+            found.setdefault(project, set()).update(patterns)
+    return tuple(
+        Grant(project=project, permissions=tuple(sorted(found[project])))
+        for project in sorted(found)
+        if found[project]
+    )
+
+
+def _both(one: str, other: str) -> str | None:
+    """The pattern of what two patterns both match, part by part; None where that is nothing,
+    or can't be said by a pattern."""
+    parts = []
+    for a, b in zip(_parts(one), _parts(other), strict=True):
+        if fnmatchcase(a, b):
+            parts.append(a)
+        elif fnmatchcase(b, a):
+            parts.append(b)
+        else:
+            return None
+    return ".".join(parts)
+
+
+def _parts(pattern: str) -> tuple[str, ...]:
+    """A pattern's three parts: a `*` at its end stands for all that follow."""
+    parts = tuple(pattern.split("."))
+    return (*parts, *("*" * (3 - len(parts)) if parts[-1].endswith("*") else ()))
+
+
 def may_give(caller: Caller, wanted: Iterable[Grant], what: str) -> None:
     """Refuse to let `caller` give or take rights that it does not have itself."""
     missing = excess(caller.grants, wanted)
@@ -64,11 +112,11 @@ def may_give(caller: Caller, wanted: Iterable[Grant], what: str) -> None:
         )
 
 
-def check_patterns(permissions: Iterable[str]) -> None:
+def check_patterns(permissions: Iterable[str], where: str = "spec.permissions") -> None:
     """Refuse permission patterns that are none."""
     errors = tuple(
         FieldError(
-            where=f"spec.permissions.{number}",
+            where=f"{where}.{number}",
             message=f"{text!r} is not a permission pattern",
             accepted="<service>.<kind>.<verb>, with * as the only wildcard",
         )

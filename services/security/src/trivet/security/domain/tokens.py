@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.security.identity import Token, User
@@ -54,13 +54,31 @@ def of_record(id_: ResourceId, secret: str) -> TokenText:
     return TokenText(id_.removeprefix("token-"), secret)
 
 
+def rotated(token: Token, text: TokenText, now: datetime, keep: timedelta) -> Token:
+    """The token with `text` as its secret; the one before is good for `keep` still."""
+    return token.with_status(
+        hash=text.hash,
+        previous_hash=token.status.hash if keep else "",
+        previous_until=now + keep if keep else None,
+        rotated_at=now,
+    )
+
+
+def _was_right(text: TokenText, token: Token | None, now: datetime) -> bool:
+    """Whether it is the secret before the last rotation, and that is good still."""
+    if token is None or token.status.previous_until is None:
+        return False
+    same = hmac.compare_digest(token.status.previous_hash, text.hash)
+    return same and now < token.status.previous_until
+
+
 def proves(text: TokenText, token: Token | None, user: User | None, now: datetime) -> bool:
     """Whether `text` proves now to be `user`, given the records it leads to.
 
     The record names its user's id, so that a namesake made later inherits no tokens.
     """
     kept = token.status.hash if token is not None else "0" * 64
-    right = hmac.compare_digest(kept, text.hash)
+    right = hmac.compare_digest(kept, text.hash) or _was_right(text, token, now)
     if not right or token is None or user is None:
         return False
     if token.meta.deleting_at is not None or user.meta.deleting_at is not None:

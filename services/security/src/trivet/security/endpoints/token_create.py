@@ -14,7 +14,7 @@ from trivet.contracts.security.identity import TOKEN, Token, TokenSpec, User
 from trivet.runtime.call import Call
 from trivet.runtime.crud import CrudHandlers, Hooks
 from trivet.runtime.service import Service
-from trivet.security.domain.access import grants_of, may_give
+from trivet.security.domain.access import check_patterns, grants_of, may_give
 from trivet.security.domain.tokens import SECRET_BYTES, of_record
 from trivet.security.endpoints.tokens import blanked
 from trivet.security.parts import Parts
@@ -26,6 +26,7 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def create(request: CreateRequest[TokenSpec], call: Call) -> TokenCreated:
         _check_expiry(request.spec.expires_at, parts.runtime.clock.now())
+        check_patterns(request.spec.permissions or (), "spec.permissions")
         secret = secrets.token_urlsafe(SECRET_BYTES)
 
         async def admit(before: Token | None, after: Token) -> Token:

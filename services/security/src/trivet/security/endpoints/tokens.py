@@ -14,7 +14,7 @@ from trivet.security.parts import Parts
 
 def blanked(token: Token) -> Token:
     """The token as it may leave the service."""
-    return token.with_status(hash="")
+    return token.with_status(hash="", previous_hash="")
 
 
 def wire(service: Service, parts: Parts) -> None:
