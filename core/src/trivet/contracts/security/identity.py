@@ -10,6 +10,7 @@ from datetime import datetime
 
 from pydantic import Field
 
+from trivet.contracts.event import EventType
 from trivet.contracts.model import Model, Name
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 from trivet.contracts.security.quota import Quotas
@@ -111,4 +112,23 @@ PROJECT = Kind(
 )
 ROLE = Kind(Role, "role", "roles", "security", Scope.CLUSTER, "A named set of permissions")
 USER = Kind(User, "user", "users", "security", Scope.CLUSTER, "Who can hold tokens and roles")
-TOKEN = Kind(Token, "token", "tokens", "security", Scope.CLUSTER, "What proves who calls")
+TOKEN_ROTATED = EventType("security", "token", "rotated")
+
+
+def _token_events(before: Token | None, after: Token | None) -> tuple[EventType, ...]:
+    """A rotation is told, so that gateways forget the secret before at once."""
+    if before is None or after is None or before.status.hash == after.status.hash:
+        return ()
+    return (TOKEN_ROTATED,)
+
+
+TOKEN = Kind(
+    Token,
+    "token",
+    "tokens",
+    "security",
+    Scope.CLUSTER,
+    "What proves who calls",
+    extra_events=_token_events,
+    extra_event_types=(TOKEN_ROTATED,),
+)
