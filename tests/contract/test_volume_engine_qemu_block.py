@@ -169,9 +169,17 @@ class TestQemuBlockEngine(VolumeEngineSuite):
             with pytest.raises(OSError):  # noqa: PT011
                 command("nbdinfo", uri(served.socket, wrong))
 
-    async def test_volumes_are_cut_at_one_point(self, bench: RealBench) -> None:
+    async def test_volumes_are_cut_at_one_point(
+        self, bench: RealBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A writer that numbers its writes, first into A then into B: in no snapshot may B have
         a number that A does not have."""
+
+        def slow(source: int, target: int) -> bool:
+            time.sleep(0.05)  # time enough to write between one clone and the next
+            return clone(source, target)
+
+        monkeypatch.setattr(snapshot_file, "clone", slow)
         for volume in (A, B):
             await make(bench, volume)
         one, two = await attach(bench, A, 1), await attach(bench, B, 1)
