@@ -30,7 +30,7 @@ from trivet.network.bootstrap import bootstrap as network
 from trivet.security.bootstrap import bootstrap as security
 from trivet.storage.bootstrap import bootstrap as storage
 from trivet.testing.fakes import plugin as fakes
-from trivet.testing.fakes.hypervisor import fake_host
+from trivet.testing.fakes.hypervisor_host import fake_host
 from trivet.testing.lab.inventory import difference
 from trivet.testing.nats import NatsServer
 from trivet.testing.nats_harness import NatsHarness

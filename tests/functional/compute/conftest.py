@@ -63,7 +63,7 @@ from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.contracts.storage.volume import Attachment, Volume, VolumeStatus
 from trivet.runtime.clock import new_id
 from trivet.testing.fakes import hypervisor as fake_hypervisor
-from trivet.testing.fakes.hypervisor import FakeHost, fake_host
+from trivet.testing.fakes.hypervisor_host import FakeHost, fake_host
 from trivet.testing.harness import Harness
 
 DEADLINE_S = 10.0

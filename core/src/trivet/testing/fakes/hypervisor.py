@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 from trivet.contracts.compute.guest_agent import GuestReport
@@ -28,6 +26,7 @@ from trivet.contracts.compute.hypervisor import (
 )
 from trivet.contracts.compute.node import Accel, Inventory, NumaCell
 from trivet.contracts.compute.seed import Seed
+from trivet.contracts.compute.stats import DiskCounters, GuestStats, NicCounters
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import (
@@ -45,6 +44,7 @@ from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import GIB, MIB, Model, ResourceId
 from trivet.testing.fakes.guest_agent import FakeAgent
 from trivet.testing.fakes.guest_console import FakeLine, FakeScreen
+from trivet.testing.fakes.hypervisor_host import FakeDomain, fake_host
 
 
 class FakeHypervisorConfig(Model):
@@ -65,111 +65,6 @@ class FakeHypervisorConfig(Model):
     check_devices: bool = False
     firmware: tuple[str, ...] = ("bios", "uefi")
     tpm: bool = True
-
-
-@dataclass
-class FakeDomain:
-    """One domain: what is defined for the next start, and what runs. `shown` are the sizes that
-    the guest was told its disks have grown to."""
-
-    defined: DomainSpec
-    running: DomainSpec | None = None
-    power: Power = Power.STOPPED
-    reason: str = "unknown"
-    ready: bool = False
-    boots: int = 0
-    console: bytes = b""
-    shown: dict[str, int] = field(default_factory=dict)
-    clock: asyncio.TimerHandle | None = field(default=None, repr=False)
-    line: FakeLine | None = field(default=None, repr=False)
-    screen: FakeScreen | None = field(default=None, repr=False)
-    agent: FakeAgent = field(default_factory=FakeAgent, repr=False)
-
-    def show(self, data: bytes) -> None:
-        """The console shows something, to the log and to whoever looks."""
-        if self.line is not None:
-            self.line.write(data)
-        else:
-            self.record(data)
-
-    def record(self, data: bytes) -> None:
-        """Into the console's log."""
-        self.console += data
-
-    def forget_clock(self) -> None:
-        """What was about to happen in the guest does not happen any more."""
-        if self.clock is not None:
-            self.clock.cancel()
-        self.clock = None
-
-    def end(self, reason: str) -> None:
-        """It does not run any more."""
-        self.forget_clock()
-        if self.line is not None:
-            self.line.close()
-        if self.screen is not None:
-            self.screen.close()
-        self.line, self.screen = None, None
-        self.agent.end()
-        self.running, self.ready = None, False
-        self.power, self.reason = Power.STOPPED, reason
-
-
-@dataclass
-class FakeHost:
-    """What runs on a node, whichever driver looks at it. `foreign` are names of domains that
-    somebody else runs; `away` is a hypervisor that does not answer; `sizes` are those of disks'
-    exports, where a test says them."""
-
-    domains: dict[ResourceId, FakeDomain] = field(default_factory=dict)
-    foreign: set[str] = field(default_factory=set)
-    seeds: dict[ResourceId, Seed] = field(default_factory=dict)
-    sockets: set[str] = field(default_factory=set)
-    devices: set[str] = field(default_factory=set)
-    sizes: dict[str, int] = field(default_factory=dict)
-    away: bool = False
-    defines: int = 0
-    drivers: list[FakeHypervisor] = field(default_factory=list, repr=False)
-
-    def crash(self, id_: ResourceId) -> None:
-        """The guest's process dies."""
-        self._end(id_, "crashed")
-
-    def power_off(self, id_: ResourceId) -> None:
-        """The guest powers itself off, from inside."""
-        self._end(id_, "shutdown")
-
-    def io_error(self, id_: ResourceId) -> None:
-        """A disk's write fails: the guest is stopped where it is."""
-        domain = self.domains[id_]
-        domain.power, domain.reason = Power.PAUSED, "io_error"
-        self.tell(id_)
-
-    def come_back(self) -> None:
-        """The hypervisor answers again; drivers tell what they now see."""
-        self.away = False
-        for id_ in self.domains:
-            self.tell(id_)
-
-    def tell(self, id_: ResourceId) -> None:
-        """Tell all drivers how a domain is; while away nobody hears."""
-        domain = self.domains[id_]
-        if not self.away:
-            event = DomainEvent(id=id_, power=domain.power, reason=domain.reason)
-            for driver in self.drivers:
-                driver.hear(event)
-
-    def _end(self, id_: ResourceId, reason: str) -> None:
-        self.domains[id_].end(reason)
-        self.tell(id_)
-
-
-HOSTS: dict[Path, FakeHost] = {}
-
-
-def fake_host(state_dir: Path) -> FakeHost:
-    """The host behind drivers with this state folder."""
-    return HOSTS.setdefault(state_dir, FakeHost())
 
 
 class FakeHypervisor:
@@ -332,6 +227,18 @@ class FakeHypervisor:
         if size_bytes > self.host.sizes.get(export, size_bytes):
             raise Retry(DRIVER_FAILED, f"disk {disk} is smaller", retry_after_s=0.05)
         domain.shown[disk] = size_bytes
+
+    async def stats(self, id_: ResourceId) -> GuestStats:
+        """What a pretended guest uses: more at every look."""
+        domain, running = self._running(id_)
+        domain.looks += 1
+        return GuestStats(
+            cpu_ns=domain.looks * 1_000_000,
+            vcpus=running.vcpus,
+            memory_kib=running.memory_mib * 1024,
+            disks=tuple(DiskCounters(name=d.name, read_bytes=512) for d in running.disks),
+            nics=tuple(NicCounters(mac=n.mac) for n in running.nics),
+        )
 
     def _let_go(self, domain: FakeDomain, device: str) -> None:
         if domain.running is None or not domain.ready:

@@ -23,6 +23,7 @@ from trivet.contracts.compute.hypervisor import (
     DomainState,
     Hypervisor,
 )
+from trivet.contracts.compute.stats import Statistics
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
@@ -345,6 +346,26 @@ class HypervisorSuite:
         with pytest.raises(Refused) as refused:
             await driver.resize(spec.id, "nope", 2 * before)
         assert refused.value.code is CONFLICT
+        await driver.act(spec.id, Act.DESTROY)
+
+    async def test_what_a_guest_uses_is_told(self, bench: HypervisorBench) -> None:
+        """Time grows, disks are named; what does not run uses nothing."""
+        driver, spec = bench.driver, bench.spec()
+        if not isinstance(driver, Statistics):
+            pytest.skip("this driver does not tell what guests use")
+        with pytest.raises(Refused) as refused:
+            await driver.stats(NOBODY)
+        assert refused.value.code is NOT_FOUND
+        await driver.define(spec)
+        with pytest.raises(Refused) as refused:
+            await driver.stats(spec.id)
+        assert refused.value.code is CONFLICT
+        await boot(bench, spec)
+        first, second = await driver.stats(spec.id), await driver.stats(spec.id)
+        assert 0 < first.cpu_ns <= second.cpu_ns
+        assert (first.vcpus, first.memory_kib) == (spec.vcpus, spec.memory_mib * 1024)
+        assert [disk.name for disk in first.disks] == [disk.name for disk in spec.disks]
+        assert first.disks[0].read_bytes > 0
         await driver.act(spec.id, Act.DESTROY)
 
 

@@ -1,15 +1,16 @@
-"""The part of the libvirt driver that changes running guests: `contracts.compute.hot_plug`."""
+"""The parts of the libvirt driver about running guests: `contracts.compute.hot_plug`, `stats`."""
 
 from __future__ import annotations
 
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
+from trivet.contracts.compute.stats import GuestStats
 from trivet.contracts.model import ResourceId
-from trivet.plugins.compute import libvirt_live
+from trivet.plugins.compute import libvirt_live, libvirt_stats
 from trivet.plugins.compute.libvirt_connection import Connection
 
 
 class LibvirtHotPlug:
-    """Hot-plug over the driver's connection."""
+    """Hot-plug and statistics over the driver's connection."""
 
     _connection: Connection
 
@@ -28,3 +29,7 @@ class LibvirtHotPlug:
     async def resize(self, id_: ResourceId, disk: str, size_bytes: int) -> None:
         """Show the running guest that a disk has grown."""
         await self._connection.run(lambda c: libvirt_live.resize(c, id_, disk, size_bytes))
+
+    async def stats(self, id_: ResourceId) -> GuestStats:
+        """What a running guest uses."""
+        return await self._connection.run(lambda c: libvirt_stats.stats(c, id_))
