@@ -14,13 +14,14 @@ from trivet.contracts.security.evaluate import NamedRule, in_order
 from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Protocol, Rule
 from trivet.plugins.security.nftables_netlink import NotSimple, batch
+from trivet.plugins.security.nftables_parts import Mode
 from trivet.plugins.security.nftables_policy import (
     ONE_BY_ONE_MAX,
     compile_policy,
     policies,
     policy_name,
 )
-from trivet.plugins.security.nftables_render import Mode, render
+from trivet.plugins.security.nftables_render import render
 from trivet.plugins.security.nftables_run import Prefix, disjoint, network_elements
 from trivet.plugins.security.nftables_slots import MAX_SLOT, Slots, assign_slots
 from trivet.plugins.security.nftables_text import Chain, Elements, Table, difference, replacement

@@ -46,6 +46,7 @@ from trivet.plugins.security import (
 )
 from trivet.plugins.security.nftables_log import PacketLog
 from trivet.plugins.security.nftables_log_reader import LogReader
+from trivet.plugins.security.nftables_parts import Mode, Names, judge_family
 from trivet.plugins.security.nftables_policy import PolicyMemory
 from trivet.plugins.security.nftables_readback import (
     Listing,
@@ -55,14 +56,7 @@ from trivet.plugins.security.nftables_readback import (
     slots_of,
     state_of,
 )
-from trivet.plugins.security.nftables_render import (
-    Mode,
-    Names,
-    Rendered,
-    judge_family,
-    remove_text,
-    render,
-)
+from trivet.plugins.security.nftables_render import Rendered, remove_text, render
 from trivet.plugins.security.nftables_slots import Slots, assign_slots
 from trivet.plugins.security.nftables_text import difference, replacement
 from trivet.plugins.security.nftables_watch import RuleWatch

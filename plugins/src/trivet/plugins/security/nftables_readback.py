@@ -18,7 +18,7 @@ from typing import Any
 from trivet.contracts.model import ResourceId
 from trivet.contracts.security.evaluate import NamedRule
 from trivet.contracts.security.firewall import FirewallState, PortCounters, RuleHits
-from trivet.plugins.security.nftables_render import CONTENTS, Mode, Names
+from trivet.plugins.security.nftables_parts import CONTENTS, Mode, Names
 from trivet.plugins.security.nftables_slots import Slots
 
 BASE_CHAINS: Mapping[Mode, Mapping[str, frozenset[str]]] = {
