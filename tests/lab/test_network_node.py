@@ -48,6 +48,34 @@ import sys, urllib.request
 print(end=urllib.request.urlopen(sys.argv[1], timeout=2).read().decode())
 """
 
+# A DHCPv6 client in short: SOLICIT (RFC 8415) with an IA_NA, and the address of the ADVERTISE.
+SOLICIT = """
+import socket, struct, sys
+mac = bytes.fromhex(sys.argv[1].replace(":", ""))
+option = lambda kind, body: struct.pack("!HH", kind, len(body)) + body
+identity = option(1, struct.pack("!HH", 3, 1) + mac)
+asked = bytes([1, 0, 0, 7]) + identity + option(3, bytes(12)) + option(8, bytes(2))
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.bind(("::", 546))
+sock.settimeout(2)
+card = socket.if_nametoindex("eth0")
+sock.sendto(asked, ("ff02::1:2", 547, 0, card))
+told = sock.recv(1500)
+at = told.index(struct.pack("!HH", 5, 24)) + 4
+print(end=socket.inet_ntop(socket.AF_INET6, told[at:at + 16]))
+"""
+
+ASK_DNS = """
+import socket, struct, sys
+server, name = sys.argv[1:]
+words = b"".join(bytes([len(w)]) + w.encode() for w in name.split("."))
+asked = struct.pack("!HHHHHH", 7, 256, 1, 0, 0, 0) + words + bytes([0]) + struct.pack("!HH", 1, 1)
+sock = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(3)
+sock.sendto(asked, (server, 53))
+print(end=socket.inet_ntoa(sock.recv(512)[-4:]))
+"""
+
 SERVERS = "run/network/dnsmasq/*/record.json"
 LEGS = "state/network/netns-gateway/leg-*.json"
 ASKED: list[ProtectRequest] = []
@@ -302,5 +330,47 @@ async def test_guests_are_told_who_they_are(node: Harness, ground: NodeGround) -
     for crud, name in ((PORTS, "a-0"), (NETWORKS, "lan")):
         for project in ("p", "q"):
             await drop(node, crud, name, project)
+    await until(no_segment)
+    await until(ground.untouched)
+
+
+async def test_a_guest_gets_its_ipv6_from_the_network(node: Harness, ground: NodeGround) -> None:
+    """Advertisements tell the router, the prefix, the MTU, and to ask by DHCPv6, which leases
+    the very address that the port has (nobody makes one up: it would be taken for spoofed).
+    Names of the network's guests are answered."""
+    spec = NetworkSpec(subnets=("10.9.0.0/24", "fd00:9::/64"), mtu=1400)
+    await make(node, NETWORKS, "lan", spec)
+    port: Port = await make(node, PORTS, "web", PortSpec(network="lan", node="n1"))
+    assert port.status.device is not None
+    assert port.status.mac is not None
+    address = port.status.addresses[1]
+    guest = TapGuest(port.status.device, port.status.mac)
+    await guest.plug_in()
+    await guest.run("sysctl", "-q", "-w", "net.ipv6.conf.eth0.accept_ra=2")
+
+    async def routed() -> bool:
+        routes = await guest.run("ip", "-6", "route", "show", "default")
+        return "proto ra" in routes and "mtu 1400" in routes
+
+    async def leased() -> bool:
+        told = await guest.run(sys.executable, "-c", SOLICIT, port.status.mac or "")
+        return told == address
+
+    async def reaches() -> bool:
+        out = await guest.run("ping", "-6", "-n", "-c1", "-w1", "fd00:9::1")
+        return " 0% packet loss" in out
+
+    try:
+        await until(routed)
+        assert "global" not in await guest.run("ip", "-6", "address", "show", "dev", "eth0")
+        await until(leased)
+        await guest.run("ip", "address", "add", f"{address}/64", "dev", "eth0", "nodad")
+        await until(reaches)
+        told = await guest.run(sys.executable, "-c", ASK_DNS, "fd00:9::1", "web.trivet.internal")
+        assert told == port.status.addresses[0]
+    finally:
+        await guest.unplug()
+    for crud, name in ((PORTS, "web"), (NETWORKS, "lan")):
+        await drop(node, crud, name)
     await until(no_segment)
     await until(ground.untouched)

@@ -1,9 +1,10 @@
 """Addresses of a subnet: who has the gateway's, what a port may ask for, what it is offered.
 
 The gateway is the first usable address. IPv4 ports are offered the first that is free; IPv6
-ports the one that follows from their MAC (EUI-64) where the subnet is wide enough, so that a
-guest that configures itself arrives at the same. Nothing is taken here: whoever asks claims
-what it is offered, and asks for the next when somebody else was faster.
+ports the one that follows from their MAC (EUI-64) where the subnet is wide enough, which hardly
+ever is taken. Guests get both by DHCP: an address that a guest makes up itself is no port's.
+Nothing is taken here: whoever asks claims what it is offered, and asks for the next when
+somebody else was faster.
 """
 
 from __future__ import annotations
