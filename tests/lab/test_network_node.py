@@ -296,7 +296,7 @@ async def test_guests_are_told_who_they_are(node: Harness, ground: NodeGround) -
     spec = NetworkSpec(subnets=("10.9.0.0/24",))
     for project in ("p", "q"):
         await make(node, NETWORKS, "lan", spec, project=project)
-        owner = OwnerRef(kind="Vm", id=ResourceId(f"vm-{project}"), project=project, name="a")
+        owner = OwnerRef(kind="vm", id=ResourceId(f"vm-{project}"), project=project, name="a")
         asked = PortSpec(network="lan", node="n1")
         port: Port = await make(node, PORTS, "a-0", asked, project=project, owner=owner)
         assert port.status.device is not None

@@ -61,7 +61,7 @@ def metadata(world: World) -> MetadataService:
 
 
 def owner(number: int, name: str) -> OwnerRef:
-    return OwnerRef(kind="Vm", id=ResourceId(f"vm-{number}"), project="p", name=name)
+    return OwnerRef(kind="vm", id=ResourceId(f"vm-{number}"), project="p", name=name)
 
 
 def get(path: str, **headers: str) -> bytes:

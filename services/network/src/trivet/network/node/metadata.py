@@ -18,6 +18,7 @@ from ipaddress import ip_address
 
 from trivet.contracts.compute.endpoints.vm_instance_data import ENDPOINT as INSTANCE_DATA
 from trivet.contracts.compute.endpoints.vm_instance_data import InstanceDataRequest
+from trivet.contracts.compute.vm import VM
 from trivet.contracts.errors import Refused, TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import GatewayDriver
@@ -158,7 +159,7 @@ class MetadataService:
         if here is None or port is None or port.meta.owner is None:
             return None
         owner = port.meta.owner
-        if owner.kind != "Vm":
+        if owner.kind != VM.name:
             return None
         request = InstanceDataRequest(project=owner.project, name=owner.name, id=owner.id)
         vm = await self._runtime.client.call(INSTANCE_DATA, request)
