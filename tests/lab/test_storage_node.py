@@ -26,8 +26,8 @@ pytestmark = pytest.mark.root
 
 TOP = Path(__file__).parents[2]
 MIB = 2**20
-WRITTEN_MIB = 96
-"""More than the room that is left in the pool before the guest writes."""
+WRITTEN_MIB, ROOM_MIB = 40, 20
+"""What the guest writes, and the room that is left in the pool before."""
 
 
 class Node:
@@ -57,7 +57,7 @@ class Node:
     def show(self, kind: str, name: str) -> Any:
         return json.loads(self.trivet(kind, "show", name, "-o", "json"))
 
-    def until(self, what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, what: str, condition: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ def test_a_guest_that_fills_its_pool_is_paused_until_there_is_room(node: Node) -
     stat = os.statvfs(folder)
     ballast = folder / "ballast"
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, stat.f_bavail * stat.f_frsize - 40 * MIB)
+        os.posix_fallocate(file.fileno(), 0, stat.f_bavail * stat.f_frsize - ROOM_MIB * MIB)
     with node.console() as console:
         write = f"dd if=/dev/zero bs=1M count={WRITTEN_MIB} 2>/dev/null | tr '\\0' x"
         node.tell(console, f"{write} | tee /dev/vdb | md5sum; sync")
