@@ -15,7 +15,7 @@ from trivet.testing.lab.node import LabNode, until
 
 pytestmark = [pytest.mark.root, pytest.mark.soak]
 
-BOOT_S = 1800
+BOOT_S = 2700
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1234567890abcdefghijklmnopqrstuvwxyzABCDE soak"
 TOLD = (
     "TOLD $(cat /root/told) $(hostname)"
