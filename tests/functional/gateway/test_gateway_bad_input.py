@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trivet.gateway import dispatch
 from trivet.gateway.limits import Limits
 
 VMS = "/v1/projects/red/vms"
@@ -183,7 +184,10 @@ async def test_a_body_that_does_not_come_is_given_up(make_site: Any) -> None:
         assert (reply.status_code, reply.json()["code"]) == (408, "request.too_slow")
 
 
-async def test_what_grows_over_the_bound_by_its_defaults_is_refused(site: Any) -> None:
+async def test_what_grows_over_the_bound_by_its_defaults_is_refused(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_REQUEST_BYTES", 900_000)
     rules = [{"ports": [], "comment": "x" * 60}] * 8000
     body = {"meta": {"name": "g"}, "spec": {"rules": rules}}
     reply = await site.ask("POST", "/v1/projects/red/security-groups", json=body)

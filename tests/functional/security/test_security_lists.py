@@ -154,3 +154,10 @@ async def test_a_repair_is_at_once_and_in_the_audit_trail(world: World) -> None:
 
     await until(told)
     assert (await world.harness.call(AUDIT_VERIFY, Nothing())).intact
+
+
+async def test_a_group_of_ten_thousand_rules_fits_in_a_request(world: World) -> None:
+    rules = ({"protocol": "tcp", "ports": ["80"], "remote": f"10.{n // 250}.{n % 250}.0/24"}
+             for n in range(10_000))  # fmt: skip
+    made = await world.group("big", *rules)
+    assert len(made.spec.rules) == 10_000

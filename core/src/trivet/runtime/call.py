@@ -49,7 +49,9 @@ CALLER_HEADER = "Trivet-Caller"
 REQUEST_ID_HEADER = "Trivet-Request-Id"
 NONCE_HEADER = "Trivet-Nonce"
 ERROR_PREFIX = b"!"
-MAX_REQUEST_BYTES = 900_000
+MAX_REQUEST_BYTES = 4_000_000
+"""Of a request with its defaults: a group of ten thousand rules is about two million."""
+
 MAX_REPLY_BYTES = MAX_PAYLOAD_BYTES
 FIELDS_TOLD = 20
 """Wrong fields that an error names; who sent a thousand learns of the first ones."""
@@ -213,7 +215,9 @@ async def _fitting(
 
 def _parse(endpoint: Endpoint[Any, Any], data: bytes) -> Any:
     if len(data) > MAX_REQUEST_BYTES:
-        raise Refused(MALFORMED, f"the request has {len(data)} bytes", hint="at most 900000")
+        raise Refused(
+            MALFORMED, f"the request has {len(data)} bytes", hint=f"at most {MAX_REQUEST_BYTES}"
+        )
     return endpoint.request.model_validate_json(data)
 
 
