@@ -151,7 +151,7 @@ def test_a_guest_that_fills_its_pool_is_paused_until_there_is_room(node: Node) -
         ballast.unlink()
         node.until("it runs on", lambda: node.power() == "running")
         written = node.heard(console, 300)
-    drop, errors = "echo 3 >/proc/sys/vm/drop_caches", "dmesg | grep -c I/O || true"
+    drop, errors = "echo 3 >/proc/sys/vm/drop_caches", "dmesg | grep -c 'I/O error' || true"
     read = node.guest(f"{drop}; head -c {WRITTEN_MIB * MIB} /dev/vdb | md5sum; {errors}")
     digest = [word for word in written.split() if len(word) == 32]
     assert digest
