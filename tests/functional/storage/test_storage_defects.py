@@ -71,6 +71,27 @@ async def test_a_node_serves_only_the_epoch_that_the_store_has(storage: Storage)
     assert await code_of(storage.harness.call(SERVE, mine, node="n1")) is CONFLICT
 
 
+async def test_a_store_from_a_backup_learns_of_later_epochs(storage: Storage) -> None:
+    """What was attached when the backup was made, and attached anew since."""
+    await storage.make("data")
+    first = await storage.attach("data")
+    store, key = storage.harness.store("storage"), VOLUME.key(PROJECT, "data")
+    backup = await store.get(key)
+    assert backup is not None
+    for _ in range(2):
+        await storage.detach("data")
+        last = await storage.attach("data")
+    await storage.detach("data")
+    assert last.epoch > first.epoch
+    await storage.harness.crash("storage")
+    now = await store.get(key)
+    assert now is not None
+    await store.update(key, backup.value, now.revision)
+    await storage.start()
+    again = await storage.attach("data")
+    assert again.epoch > last.epoch
+
+
 async def test_a_growth_that_is_not_stored_has_taken_no_space(storage: Storage) -> None:
     volume = await storage.make("data")
     memory: Any = storage.harness.service("storage").runtime.store

@@ -21,7 +21,7 @@ from trivet.contracts.storage.volume import (
     VolumeSpec,
     VolumeStatus,
 )
-from trivet.storage.domain.attachment import attach, attached, detach, detached
+from trivet.storage.domain.attachment import attach, attached, caught_up, detach, detached
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = Replica(node="n1", disk="p", state=ReplicaState.IN_SYNC, size_bytes=GIB)
@@ -147,3 +147,15 @@ def test_an_epoch_has_one_holder_for_ever(
             assert there.epoch == now.status.epoch
             owner = (there.holder, there.node)
             assert owners.setdefault(there.epoch, owner) == owner
+
+
+def test_an_epoch_that_the_store_forgot_is_never_given_out_again() -> None:
+    """The store was restored from a backup: replicas know of later epochs."""
+    free = caught_up(volume(epoch=3), 7)
+    assert attach(free, "vm/a", "n1", None).status.epoch == 8
+    going_on = caught_up(volume(held()), 7)
+    assert going_on.status.attachment == Attachment(holder="vm/a", node="n1", epoch=8)
+    assert going_on.status.epoch == 8
+    known = volume(held(epoch=9), epoch=9)
+    assert caught_up(known, 7) == known
+    assert caught_up(going_on, 7) == going_on

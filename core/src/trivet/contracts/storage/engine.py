@@ -44,14 +44,15 @@ class ReplicaSpec(Model):
 
 
 class ReplicaRecord(Model):
-    """A replica as found on the node. `epoch` is the highest it was ever served under;
-    `serving` the epoch it is served under now."""
+    """A replica as found on the node. `epoch` is the highest it was ever served under, `floor`
+    the lowest that it can still be served under; `serving` the epoch it is served under now."""
 
     volume: ResourceId
     pool: ResourceId
     size_bytes: int
     generation: int
     epoch: int = 0
+    floor: int = 0
     used_bytes: int = 0
     serving: int | None = None
     complete: bool = True

@@ -445,6 +445,7 @@ class FakeVolumeEngine:
             size_bytes=replica.size_bytes,
             generation=replica.generation,
             epoch=replica.epoch,
+            floor=max(replica.epoch, replica.floor),
             used_bytes=replica.used_bytes(),
             serving=max(epochs, default=None),
             complete=replica.complete,

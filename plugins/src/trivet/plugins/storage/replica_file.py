@@ -46,6 +46,7 @@ class Sidecar(Model):
             size_bytes=self.size_bytes,
             generation=self.generation,
             epoch=self.epoch,
+            floor=max(self.epoch, self.floor),
             used_bytes=used,
             serving=serving,
             complete=self.complete,

@@ -64,6 +64,19 @@ def attached(volume: Volume, there: AttachedVolume) -> Volume:
     return with_attachment(volume, held.model_copy(update=seen))
 
 
+def caught_up(volume: Volume, epoch: int) -> Volume:
+    """The volume with an epoch above `epoch`, which a replica knows of and the store does not;
+    whoever holds it goes on in a new one."""
+    held = volume.status.attachment
+    if held is None:
+        return volume.with_status(epoch=max(volume.status.epoch, epoch))
+    if held.epoch > epoch:
+        return volume
+    following = max(volume.status.epoch, epoch) + 1
+    again = held.model_copy(update={"epoch": following, "socket": None, "export": None})
+    return with_attachment(volume.with_status(epoch=following), again)
+
+
 def detached(volume: Volume, node: str) -> Volume:
     """The volume free, if its attachment on `node` was ending."""
     held = volume.status.attachment

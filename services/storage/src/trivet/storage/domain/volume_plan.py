@@ -89,6 +89,13 @@ class MakeGraph:
 
 
 @dataclass(frozen=True)
+class NoteEpoch:
+    """Record that epochs up to that one were given out: the store does not know of them."""
+
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Limit:
     """Bound the graph."""
 
@@ -112,6 +119,7 @@ Action = (
     | Revert
     | NoteReplica
     | MakeGraph
+    | NoteEpoch
     | Limit
     | Release
 )
@@ -132,6 +140,8 @@ def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
     if replica is None and not _held_here(volume, node):
         ending = _endings(volume, node, seen)
         return ending or (() if seen.record else (Release(),))
+    if (forgotten := _forgotten_epoch(volume, seen.record)) is not None:
+        return (NoteEpoch(forgotten),)
     actions = list(_endings(volume, node, seen))
     if volume.meta.deleting_at is not None:
         return (*actions, *_removal(volume, replica, seen))
@@ -141,6 +151,15 @@ def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
         actions.extend(_keeping(volume, replica, seen.record))
     actions.extend(_attaching(volume, node, seen.attached))
     return tuple(actions)
+
+
+def _forgotten_epoch(volume: Volume, record: ReplicaRecord | None) -> int | None:
+    """The highest epoch that this node's replica knows of, if the store has forgotten it: it
+    was restored from a backup, or lost its last writes. Such an epoch must never be given out
+    again, since somebody may still hold the volume in it."""
+    held = volume.status.attachment
+    served_next = held.epoch if held is not None else volume.status.epoch + 1
+    return record.floor if record is not None and record.floor > served_next else None
 
 
 def _attaching(volume: Volume, node: str, there: AttachedVolume | None) -> tuple[Action, ...]:

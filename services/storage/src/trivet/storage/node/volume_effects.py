@@ -78,6 +78,8 @@ class VolumeEffects:
                     await self._note(volume, record)
             case do.MakeGraph(epoch):
                 await self._attach(volume, epoch)
+            case do.NoteEpoch(epoch):
+                await self._write(volume, lambda v: attachment.caught_up(v, epoch))
             case do.Limit(qos):
                 await self._engine.limit(id_, qos)
             case do.Release():
