@@ -23,6 +23,7 @@ from trivet.cli.specs import (
     parse_setting,
     put,
     read_object,
+    singular,
 )
 from trivet.client import Client
 from trivet.client.client import build_request
@@ -412,3 +413,12 @@ def test_replies_become_errors_again(status: int, kind: type[Exception]) -> None
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"{}", b"\xff", b'{"code": 5}'])
 def test_a_reply_that_is_no_problem_document_is_told_as_such(content: bytes) -> None:
     assert error_of(502, content, None).code.value == "internal"
+
+
+@pytest.mark.parametrize(
+    ("many", "one"),
+    [("--addresses", "--address"), ("--nodes", "--node"), ("--policies", "--policy"),
+     ("--ssh-keys", "--ssh-key"), ("--image", "--image")],
+)  # fmt: skip
+def test_an_option_for_many_is_also_named_for_one(many: str, one: str) -> None:
+    assert singular(many) == one

@@ -79,9 +79,16 @@ def _option(name: str, annotation: Any, required: bool, text: str) -> FieldOptio
     if isinstance(plain, type) and issubclass(plain, Enum):
         return FieldOption(name, (flag,), plain, lambda v: v.value, required, text)
     if get_origin(plain) is tuple and _plain(get_args(plain)[0]) is str:
-        names = (flag.removesuffix("s"), flag) if flag.endswith("s") else (flag,)
+        names = tuple(dict.fromkeys((singular(flag), flag)))
         return FieldOption(name, names, list[str], list, required, "may be given several times")
     return None
+
+
+def singular(plural: str) -> str:
+    """The word for one of them: an option that is given once a value is named so, too."""
+    if plural.endswith(("sses", "xes", "ches")):
+        return plural.removesuffix("es")
+    return plural.removesuffix("ies") + "y" if plural.endswith("ies") else plural.removesuffix("s")
 
 
 def _is_list_of_objects(annotation: Any) -> bool:
