@@ -48,9 +48,7 @@ class Handlers:
             return
         self._waiting.append(_Job(message, deadline, reply))
         if len(self._workers) < self._bound:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(asyncio.create_task(self._work()))
 
     async def drained(self) -> None:
         """Wait until what was accepted is done (a handler may itself be the one who waits)."""
@@ -59,6 +57,16 @@ class Handlers:
             await asyncio.wait(others)
 
     async def _work(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        try:
+            await self._work_off()
+        finally:
+            # Here and not in a callback of the task: what is accepted between its last look
+            # and the callback would wait for a worker that has gone.
+            self._workers.discard(me)
+
+    async def _work_off(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
             job = self._waiting.popleft()
