@@ -38,7 +38,9 @@ def test_line_screen_and_agent(lab_node: LabNode) -> None:
         assert picture.startswith(b"\x89PNG")
         assert struct.unpack(">II", picture[16:24]) > (0, 0)
         until("its agent answers", lambda: _agent(lab_node).connected, BOUND_S)
-        assert _agent(lab_node).hostname == "tiny", "its name where no lease gives it another"
+        until(
+            "it is called as its lease says", lambda: _agent(lab_node).hostname == "talks", BOUND_S
+        )
     finally:
         lab_node.trivet("vm", "delete", "talks", "--wait")
     assert b"42-answers" in shown
