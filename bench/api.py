@@ -76,7 +76,8 @@ async def measure(count: int) -> Results:
     async with fake_node(cpus=4096) as node:
         await make_ground(node)
         await store_settled_vms(node, count)
-        say(f"{count} VMs are in store")
+        await node.quiet("compute")
+        say(f"{count} VMs are in store, and looked at")
         names = [f"stored-{n:05}" for n in range(0, count, max(1, count // 1000))]
         one = await run_load(node.port, node.token, [("GET", f"{PATH}/{names[0]}", None)], wide=1)
         assert one.seconds

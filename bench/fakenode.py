@@ -66,6 +66,9 @@ rate_burst = 1000000
 [plugins.fake]
 cpus = {cpus}
 memory_mib = 4194304
+
+[plugins.fake-engine]
+pool_bytes = 1000000000000000
 """
 
 
@@ -145,6 +148,15 @@ class FakeNode:
         """The processor time that each process of the node has used so far."""
         pids = {name: process.pid for name, process in self.processes.items()}
         return {name: cpu_seconds(pid) for name, pid in {**pids, "nats": self.server.pid}.items()}
+
+    async def quiet(self, service: str) -> None:
+        """Wait until a service has little to do (under half a processor for a second), for at
+        most a minute: with very many resources its looks at all of them never end."""
+        for _ in range(60):
+            before = self.cpu_seconds()[service]
+            await asyncio.sleep(1)
+            if self.cpu_seconds()[service] - before < 0.5:
+                return
 
     async def ready(self) -> None:
         """Wait until all answer."""
