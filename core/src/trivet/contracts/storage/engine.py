@@ -10,6 +10,7 @@ that name a volume cost the same however many others there are.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -59,7 +60,8 @@ class ReplicaRecord(Model):
 
 
 class ServedReplica(Model):
-    """How a served replica is reached: a unix socket for its own node, host and port for others."""
+    """How a served replica is reached: a unix socket for its own node, host and port for others.
+    `node` is where it lies."""
 
     volume: ResourceId
     epoch: int
@@ -67,11 +69,16 @@ class ServedReplica(Model):
     socket: str
     host: str | None = None
     port: int | None = None
+    node: str = ""
 
 
 class AttachSpec(Model):
     """A volume to be attached on this node: its in-sync replicas, the local one first. A
-    preallocated one (`thin` false) keeps its space: discards do not reach its replicas."""
+    preallocated one (`thin` false) keeps its space: discards do not reach its replicas.
+
+    `slots`: how many replicas the graph has room for (0: it is never to have more than the one
+    it is made with, `Replication` does not apply to it); `writes_only`: the nodes whose replicas
+    serve no read in it."""
 
     volume: ResourceId
     epoch: int
@@ -79,11 +86,24 @@ class AttachSpec(Model):
     replicas: tuple[ServedReplica, ...]
     thin: bool = True
     qos: Qos = Qos()
+    slots: int = 0
+    writes_only: frozenset[str] = frozenset()
+
+
+class MemberState(StrEnum):
+    """What a replica in a graph is good for: `reads` and writes, `writes` only, or `failed`: its
+    connection is gone, and no write is acknowledged until it is dropped."""
+
+    READS = "reads"
+    WRITES = "writes"
+    FAILED = "failed"
 
 
 class AttachedVolume(Model):
-    """A volume attached on this node; `healthy` false: its graph is there but broken, and
-    nothing is known of its size and bounds."""
+    """A volume attached on this node; `healthy` false: its graph is there but broken beyond
+    mending, and nothing is known of its size and bounds. `members`: the replicas in a graph
+    with slots, by node; `free_slots` hold placeholders. `changed_bytes`: what was written since the
+    last checkpoint."""
 
     volume: ResourceId
     epoch: int
@@ -92,6 +112,14 @@ class AttachedVolume(Model):
     healthy: bool = True
     size_bytes: int = 0
     qos: Qos = Qos()
+    slots: int = 0
+    members: dict[str, MemberState] = {}
+    changed_bytes: int = 0
+
+    @property
+    def free_slots(self) -> int:
+        """How many more replicas can be admitted."""
+        return self.slots - len(self.members)
 
 
 class VolumeEngine(Driver, Protocol):

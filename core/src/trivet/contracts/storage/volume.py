@@ -6,6 +6,7 @@ so that an older holder finds its name gone: its writes fail, whatever it believ
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import Field, model_validator
@@ -16,13 +17,27 @@ from trivet.contracts.resource import Kind, Resource, Scope, Status
 
 
 class ReplicaState(StrEnum):
-    """Whether a replica has every acknowledged write."""
+    """Whether a replica has every acknowledged write: only one in sync has. `stale` misses some
+    and can be brought back, `rebuilding` is being copied to, `lost` is not there any more,
+    `leaving` is not needed any more and goes."""
 
     CREATING = "creating"
     IN_SYNC = "in_sync"
     STALE = "stale"
     REBUILDING = "rebuilding"
     LOST = "lost"
+    LEAVING = "leaving"
+
+
+class Missing(StrEnum):
+    """What a replica needs to be brought back. `changes`: what the graph that it left has
+    recorded since its last checkpoint. `differences`: what a comparison with a good one finds.
+    `all`: everything."""
+
+    NOTHING = "nothing"
+    CHANGES = "changes"
+    DIFFERENCES = "differences"
+    ALL = "all"
 
 
 class CloneMode(StrEnum):
@@ -77,8 +92,21 @@ class VolumeSpec(Model):
         return self
 
 
+class Graph(Model):
+    """One making of a volume's block graph: the `number`th of an epoch. What a graph knows about
+    a replica that left it ends with it."""
+
+    epoch: int
+    number: int
+
+
 class Replica(Model):
-    """One copy: where it is, whether it may be trusted, and why. `size_bytes` 0: not made yet."""
+    """One copy: where it is, whether it may be trusted, and why. `size_bytes` 0: not made yet.
+
+    `since`: when it came into its state. `missing`: what it needs to be in sync; `changes` only
+    holds while the graph that it `left` lives. `suspect`: in sync, but what was on the way when a
+    graph died may differ from the other replicas: it serves no read until it was compared.
+    """
 
     node: str
     disk: str
@@ -86,17 +114,23 @@ class Replica(Model):
     reason: str = ""
     size_bytes: int = 0
     used_bytes: int | None = None
+    since: datetime | None = None
+    missing: Missing = Missing.NOTHING
+    left: Graph | None = None
+    suspect: bool = False
 
 
 class Attachment(Model):
     """Who holds the volume and where; `socket` and `export` are how its node reaches it, once
     it is attached there with `size_bytes`. Socket and export stay as they are for the whole
-    epoch: a graph that broke is made again behind them. `detaching`: the holder let go, the
-    graph is still to be ended. `starved` says why writes find no space now ('': they do)."""
+    epoch: a graph that broke is made again behind them, as the next in `number`. `detaching`:
+    the holder let go, the graph is still to be ended. `starved` says why writes find no space now
+    ('': they do)."""
 
     holder: str
     node: str
     epoch: int
+    number: int = 0
     socket: str | None = None
     export: str | None = None
     size_bytes: int = 0
@@ -108,7 +142,8 @@ class VolumeStatus(Status):
     """`epoch` is the last one given out, attached or not. `source` is the volume that
     `spec.source` named when this one was made, as it was in `source_snapshot` if that is set;
     `reverting` the snapshot that its content is being replaced by; `size_bytes` what all
-    replicas have, and `claimed_bytes` what is promised to each: a replica grows no further."""
+    replicas have, and `claimed_bytes` what is promised to each: a replica grows no further.
+    `unclean`: a graph was made (or is about to be) that has not ended in order."""
 
     pool: str | None = None
     source: ResourceId | None = None
@@ -117,6 +152,7 @@ class VolumeStatus(Status):
     size_bytes: int = 0
     claimed_bytes: int = 0
     epoch: int = 0
+    unclean: bool = False
     replicas: tuple[Replica, ...] = ()
     attachment: Attachment | None = None
 

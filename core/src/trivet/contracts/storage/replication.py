@@ -1,0 +1,127 @@
+"""The law for engines that keep several replicas of an attached volume alike.
+
+A graph that was attached with `slots` acknowledges a write when every member has it, also one for
+writes only; a member that fails a write fails it, and stays (`failed`) until it is dropped. Which
+members there are changes while the graph runs, each change at one instant: no write is
+ever acknowledged that a member, before or after the change, did not have to have. The engine
+decides nothing about who is in sync: that is recorded in the store, before it is told to act.
+
+What a graph knows (its changes since the last checkpoint, its copies) ends with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.engine import ServedReplica
+from trivet.contracts.storage.volume import Missing
+
+
+class MemberFailure(Model):
+    """A member failed a write or a read, or its connection ended."""
+
+    volume: ResourceId
+    node: str
+    error: str
+
+
+class Extent(Model):
+    """Bytes of a volume."""
+
+    offset: int
+    length: int
+
+
+class CopyState(StrEnum):
+    """How a copy to a member stands; `failed` says nothing about what was copied by then."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Copy(Model):
+    """A copy to a member: `done_bytes` of `total_bytes`, which may grow."""
+
+    volume: ResourceId
+    node: str
+    missing: Missing
+    state: CopyState
+    done_bytes: int = 0
+    total_bytes: int = 0
+    error: str = ""
+
+
+class Digest(Model):
+    """Hashes of a replica of this node, `block_bytes` each, from `offset` on, as hex; '' for a
+    block that is all zero. The hash is xxh3-128 or stronger: the same on all nodes."""
+
+    volume: ResourceId
+    offset: int
+    block_bytes: int
+    hashes: tuple[str, ...]
+
+
+@runtime_checkable
+class Replication(Protocol):
+    """What an engine has besides, that keeps more than one replica. All acts are idempotent.
+
+    Members are named by their node. Acts on a volume that is not attached here, or attached
+    without slots, raise `Refused(NOT_FOUND)`.
+    """
+
+    def failures(self) -> AsyncIterator[MemberFailure]:
+        """Failures of members of all graphs of this node as they happen. Those from before it
+        is asked are not told: `attached()` says which members have failed."""
+        ...
+
+    async def drop(self, volume: ResourceId, node: str) -> None:
+        """Take a member out; a placeholder votes in its place. A copy to it ends."""
+        ...
+
+    async def admit(self, volume: ResourceId, served: ServedReplica) -> None:
+        """Take a replica in for writes only: from the return on it gets every write."""
+        ...
+
+    async def promote(self, volume: ResourceId, node: str) -> None:
+        """Let a member for writes only serve reads too."""
+        ...
+
+    async def break_off(self, volume: ResourceId, node: str) -> None:
+        """End a member's connections at once, also while it hangs: what waits for it fails."""
+        ...
+
+    async def checkpoint(self, volume: ResourceId) -> None:
+        """Flush through all members, then forget the changes before the flush; where the flush
+        fails nothing is forgotten. Asked only while nobody's changes are wanted: one memory of
+        changes serves all members that leave."""
+        ...
+
+    async def copy(
+        self,
+        volume: ResourceId,
+        node: str,
+        missing: Missing,
+        *,
+        extents: tuple[Extent, ...] = (),
+        bytes_per_s: int = 0,
+    ) -> None:
+        """Begin to copy to a member for writes only: everything, the changes since the last
+        checkpoint before it left, or (`differences`) those extents. One copy a member; asked
+        again, it goes on, at that speed (0: unbounded)."""
+        ...
+
+    async def copies(self, volume: ResourceId | None = None) -> tuple[Copy, ...]:
+        """All copies of this node's graphs, or of that one, also those that ended."""
+        ...
+
+    async def end_copy(self, volume: ResourceId, node: str) -> None:
+        """Stop a copy if it runs, and forget it."""
+        ...
+
+    async def digest(self, volume: ResourceId, extent: Extent, block_bytes: int) -> Digest:
+        """Hash that part of this node's own replica, as it is on the way to the disk."""
+        ...
