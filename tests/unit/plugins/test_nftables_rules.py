@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -10,19 +12,14 @@ from hypothesis import strategies as st
 
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
-from trivet.contracts.security.evaluate import NamedRule, in_order
 from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
 from trivet.contracts.security.group import Action, Direction, Protocol, Rule
+from trivet.plugins.security.nftables_memory import PolicyMemory, changes, policies
 from trivet.plugins.security.nftables_netlink import NotSimple, batch
+from trivet.plugins.security.nftables_networks import ListSets, Networks, Prefix
 from trivet.plugins.security.nftables_parts import Mode
-from trivet.plugins.security.nftables_policy import (
-    ONE_BY_ONE_MAX,
-    compile_policy,
-    policies,
-    policy_name,
-)
-from trivet.plugins.security.nftables_render import render
-from trivet.plugins.security.nftables_run import Prefix, disjoint, network_elements
+from trivet.plugins.security.nftables_policy import ONE_BY_ONE_MAX, policy_name
+from trivet.plugins.security.nftables_render import Rendered, render
 from trivet.plugins.security.nftables_slots import MAX_SLOT, Slots, assign_slots
 from trivet.plugins.security.nftables_text import Chain, Elements, Table, difference, replacement
 from trivet.plugins.security.nftables_words import merge_ports, merge_spans, without
@@ -72,13 +69,10 @@ def test_slots_go_round_at_the_end() -> None:
     assert assign_slots(ruleset, previous).ports[ResourceId("port-3")] == 2
 
 
-def _named(*rules: Rule) -> list[NamedRule]:
-    return in_order(NamedRule(ResourceId("g"), "acme", "web", rule) for rule in rules)
-
-
 def _lines(*rules: Rule) -> list[str]:
-    chains = compile_policy((ResourceId("g"),), _named(*rules)).chains
-    found = chains[policy_name((ResourceId("g"),), Direction.IN)]
+    group = _group("web", *rules)
+    into, _ = PolicyMemory().policies({(group.id,): (group,)}, ())
+    found = into.chains[policy_name((group.id,), Direction.IN)]
     words = (line.split() for line in found)
     return [" ".join(w for w in some if not w.startswith("hit_")) for some in words]
 
@@ -134,39 +128,49 @@ def test_many_rules_of_two_actions_keep_their_order() -> None:
 _spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=5)
 
 
-@given(
-    st.dictionaries(
-        st.tuples(st.integers(0, 15), st.sampled_from([28, 29, 30, 31, 32])),
-        _spans.filter(bool),
-        max_size=12,
-    )
-)
+_places = st.tuples(st.integers(0, 15), st.sampled_from([28, 29, 30, 31, 32]))
+
+
+@given(st.lists(st.tuples(_places, _spans.filter(bool), st.booleans()), max_size=16))
 def test_pairs_are_apart_and_say_the_same(
-    drawn: dict[tuple[int, int], list[tuple[int, int]]],
+    steps: list[tuple[tuple[int, int], list[tuple[int, int]], bool]],
 ) -> None:
-    networks: dict[Prefix, list[tuple[int, int]]] = {}
-    for (number, length), spans in drawn.items():
+    """Whatever came and went before, in whatever order."""
+    networks, there = Networks(4), list[tuple[Prefix, list[tuple[int, int]]]]()
+    for (number, length), drawn, goes in steps:
         where = (length, number >> (32 - length) << (32 - length))
-        networks.setdefault(where, []).extend((a, a + more) for a, more in spans)
-    whole, pairs = disjoint(networks, 32)
-    assert whole == []
-
-    def holds(where: Prefix, number: int) -> bool:
-        return number >> (32 - where[0]) << (32 - where[0]) == where[1]
-
+        if goes and there:
+            networks.remove(*there.pop(number % len(there)))
+        else:
+            spans = [(a, a + more) for a, more in drawn]
+            networks.add(where, spans)
+            there.append((where, spans))
+        networks.sets()
+    found = [
+        (ip_network(where), tuple(map(int, f"{ports}-{ports}".split("-")))[:2])
+        for made in networks.sets().values()
+        for where, ports in (element.split(" . ") for element in made.elements)
+    ]
     for number, port in itertools.product(range(16), range(0, 37, 3)):
         wanted = any(
-            holds(where, number) and any(a <= port <= b for a, b in spans)
-            for where, spans in networks.items()
+            number >> (32 - length) << (32 - length) == first
+            and any(a <= port <= b for a, b in spans)
+            for (length, first), spans in there
         )
-        found = [1 for where, (a, b) in pairs if holds(where, number) and a <= port <= b]
-        assert sum(found) == wanted
+        address = ip_address(number)
+        holding = [1 for where, (a, b) in found if address in where and a <= port <= b]
+        assert sum(holding) == wanted
 
 
 def test_the_elements_of_a_list_do_not_overlap() -> None:
     texts = ("10.0.0.0/8", "10.1.0.0/16", "10.0.0.1", "11.0.0.1/32", "fd00::/8", "fd00::1")
-    assert list(network_elements(4, texts)) == ["10.0.0.0/8", "11.0.0.1"]
-    assert list(network_elements(6, texts)) == ["fd00::/8"]
+    sets = ListSets()
+    made = sets.of(texts)
+    assert {version: set(found.elements) for version, found in made.items()} == {
+        4: {"10.0.0.0/8", "11.0.0.1"},
+        6: {"fd00::/8"},
+    }
+    assert sets.of(texts[1:])[4].elements.keys() == {"10.1.0.0/16", "10.0.0.1", "11.0.0.1"}
 
 
 @given(_spans, _spans)
@@ -192,9 +196,9 @@ def test_ports_behind_the_same_groups_share_their_chains() -> None:
         ports=(_port(1, groups=("a", "b")), _port(2, groups=("b", "a")), _port(3, groups=("a",))),
         groups=(_group("a"), _group("b")),
     )
-    of_port, rules = policies(ruleset)
+    of_port, groups = policies(ruleset)
     assert of_port[ResourceId("port-1")] == of_port[ResourceId("port-2")]
-    assert len(rules) == 2
+    assert len(groups) == 2
 
 
 def test_an_unknown_group_or_list_is_refused() -> None:
@@ -202,12 +206,80 @@ def test_an_unknown_group_or_list_is_refused() -> None:
         policies(Ruleset(ports=(_port(1, groups=("a",)),)))
     naming = _group("a", Rule(remote="set:bad"))
     with pytest.raises(Refused, match="lacks"):
-        policies(Ruleset(ports=(_port(1, groups=("a",)),), groups=(naming,)))
+        _rendered(Ruleset(ports=(_port(1, groups=("a",)),), groups=(naming,)))
 
 
-def _tables(ruleset: Ruleset, mode: Mode, before: Slots | None = None) -> dict[str, Table]:
-    slots = assign_slots(ruleset, before or Slots())
-    return dict(render(ruleset, slots, mode, "tv").tables)
+def _rendered(
+    ruleset: Ruleset, mode: Mode = Mode.NATIVE, memory: PolicyMemory | None = None
+) -> Rendered:
+    return render(ruleset, assign_slots(ruleset, Slots()), mode, "tv", memory)
+
+
+def _tables(ruleset: Ruleset, mode: Mode) -> dict[str, Table]:
+    return dict(_rendered(ruleset, mode).tables)
+
+
+_rules = st.builds(
+    Rule,
+    direction=st.sampled_from(Direction),
+    protocol=st.sampled_from([Protocol.TCP, Protocol.UDP]),
+    ports=st.sampled_from([(), ("80",), ("80-90", "443")]),
+    remote=st.sampled_from([None, "10.0.0.0/8", "10.0.0.0/9", "10.0.0.1", "fd00::/8", "set:bad"]),
+    action=st.sampled_from(Action),
+    priority=st.sampled_from([1, 2, 3]),
+    log=st.booleans(),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(_rules, max_size=9).map(tuple),
+            st.lists(_rules, max_size=3).map(tuple),
+            st.integers(0, 2),
+        ),
+        max_size=6,
+    )
+)
+def test_what_is_remembered_changes_nothing(
+    steps: list[tuple[tuple[Rule, ...], tuple[Rule, ...], int]],
+) -> None:
+    """After any changes of rules, over the bound of one by one and back, the tables are those
+    that are made from the ground up; a rule that can't be taken in leaves no trace."""
+    many = tuple(
+        Rule(remote=f"10.{n}.0.0/16", action=Action.DENY, priority=2, direction=Direction.IN)
+        for n in range(ONE_BY_ONE_MAX - 1)
+    )
+    ports = (_port(1, groups=("a",)), _port(2, groups=("a", "b")))
+    memory = PolicyMemory()
+    for rules, others, kind in steps:
+        groups = (_group("a", *rules, *many[:: kind or 50]), _group("b", *others, *rules[:kind]))
+        bad = AddressList(project="acme", name="set:bad", addresses=("11.0.0.0/8",) * kind)
+        ruleset = Ruleset(ports=ports, groups=groups, lists=(bad,))
+        if any(rule.named for group in groups for rule in group.rules):
+            with pytest.raises(Refused, match="lacks"):
+                _rendered(ruleset.model_copy(update={"lists": ()}), memory=memory)
+        assert _rendered(ruleset, memory=memory) == _rendered(ruleset)
+
+
+@given(st.lists(_rules, max_size=8).map(tuple), st.lists(_rules, max_size=8).map(tuple))
+def test_changes_lead_from_one_to_the_other(
+    before: tuple[Rule, ...], after: tuple[Rule, ...]
+) -> None:
+    gone, come = changes(before, after)
+    assert Counter(before) - Counter(gone) + Counter(come) == Counter(after)
+
+
+def test_one_rule_of_many_is_one_change() -> None:
+    many = tuple(Rule(remote=f"10.{n}.0.0/16") for n in range(200))
+    other = Rule(remote="11.0.0.0/8")
+    for after, gone, come in (
+        ((*many[:9], other, *many[10:]), (many[9],), (other,)),
+        ((*many[:9], *many[10:]), (many[9],), ()),
+        ((*many[:9], other, *many[9:]), (), (other,)),
+        (tuple(Rule(**dict(rule)) for rule in many), (), ()),
+    ):
+        assert tuple(map(tuple, changes(many, after))) == (gone, come)
 
 
 @pytest.mark.parametrize("mode", list(Mode))

@@ -46,8 +46,8 @@ from trivet.plugins.security import (
 )
 from trivet.plugins.security.nftables_log import PacketLog
 from trivet.plugins.security.nftables_log_reader import LogReader
+from trivet.plugins.security.nftables_memory import PolicyMemory
 from trivet.plugins.security.nftables_parts import Mode, Names, judge_family
-from trivet.plugins.security.nftables_policy import PolicyMemory
 from trivet.plugins.security.nftables_readback import (
     Listing,
     counters_of,
@@ -91,7 +91,7 @@ class NftablesFirewall:
         self._mode = Mode.BR_NETFILTER
         self._slots = Slots()
         self._lock = asyncio.Lock()
-        self._compiled = PolicyMemory()
+        self._memory = PolicyMemory()
         # What stands in the kernel, as far as nobody else has touched it since.
         self._standing: tuple[Ruleset, Rendered] | None = None
         self._keys: Mapping[str, NamedRule] = {}
@@ -141,7 +141,7 @@ class NftablesFirewall:
         """Make the rules these: by what differs where what stands is known, else wholly."""
         async with self._lock:
             slots = assign_slots(ruleset, self._slots)
-            wanted = render(ruleset, slots, self._mode, self._prefix, self._compiled)
+            wanted = render(ruleset, slots, self._mode, self._prefix, self._memory)
             standing = self._undisturbed()
             self._standing = None
             if standing is None or not await self._change(standing[1], wanted):

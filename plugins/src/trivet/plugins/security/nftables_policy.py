@@ -9,24 +9,23 @@ matter, so all of a run's addresses, ports, and pairs of both are elements of a 
 (`nftables_run`), and ten thousand rules cost a packet a few look-ups. Then nobody knows which
 of them decided, so those are not counted.
 
-Lists (`group:web`, `set:bad`) are sets of the table that every chain which names them shares,
-so that a port that comes or goes changes one element.
+Where rules come and go, what they become is changed, not made anew (`nftables_memory` says
+which came and went); a new list of rules is one in which all of them came.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from itertools import groupby
 
-from trivet.contracts.errors import REFERENCE, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.security.evaluate import NamedRule, in_order, network
-from trivet.contracts.security.firewall import AddressList, Binding, GroupRules, Ruleset
-from trivet.contracts.security.group import Action, Direction, Rule
-from trivet.plugins.security.nftables_run import ADDRESS_TYPES, compile_run, network_elements
+from trivet.contracts.security.group import Action, Direction
+from trivet.plugins.security.nftables_run import Run
 from trivet.plugins.security.nftables_text import Elements
 from trivet.plugins.security.nftables_words import dport, merge_ports, protocol_match
 
@@ -35,6 +34,9 @@ LOG_GROUP = "$log"
 LOG_RATE = "limit rate 5/second burst 10 packets"
 
 PolicyKey = tuple[ResourceId, ...]
+
+Level = tuple[int, bool]
+"""A priority, and whether it is the allowing rules of it: rules in order of level are in order."""
 
 
 @dataclass(frozen=True)
@@ -58,125 +60,109 @@ def policy_name(key: PolicyKey, direction: Direction) -> str:
     return f"policy_{short(*key)}_{direction.value}"
 
 
-def policies(
-    ruleset: Ruleset,
-) -> tuple[dict[ResourceId, PolicyKey], dict[PolicyKey, tuple[NamedRule, ...]]]:
-    """For each port the set of groups it stands behind, and for each set its rules in order.
-
-    Raises `Refused(REFERENCE)` if a port names a group, or a rule a list, that the ruleset
-    does not have.
-    """
-    by_name = {(g.project, g.name): g for g in ruleset.groups}
-    lists = {(found.project, found.name) for found in ruleset.lists}
-    of_port: dict[ResourceId, PolicyKey] = {}
-    rules: dict[PolicyKey, tuple[NamedRule, ...]] = {}
-    for binding in ruleset.ports:
-        groups = {g.id: g for g in _groups_of(binding, by_name)}
-        key = tuple(sorted(groups))
-        of_port[binding.port] = key
-        if key not in rules:
-            named = [_named(groups[id_], rule) for id_ in key for rule in groups[id_].rules]
-            _check_lists(named, lists)
-            rules[key] = tuple(in_order(named))
-    return of_port, rules
-
-
-def _named(group: GroupRules, rule: Rule) -> NamedRule:
-    return NamedRule(group.id, group.project, group.name, rule)
-
-
-def _groups_of(
-    binding: Binding, by_name: Mapping[tuple[str, str], GroupRules]
-) -> tuple[GroupRules, ...]:
-    missing = [n for n in binding.security_groups if (binding.project, n) not in by_name]
-    if missing:
-        raise Refused(
-            REFERENCE,
-            f"port {binding.port} names security group {missing[0]}, which the ruleset lacks",
-        )
-    return tuple(by_name[binding.project, n] for n in binding.security_groups)
-
-
-def _check_lists(rules: Iterable[NamedRule], lists: set[tuple[str, str]]) -> None:
-    for named in rules:
-        if named.rule.named is not None and (named.project, named.rule.named) not in lists:
-            detail = f"group {named.name} names {named.rule.named}, which the ruleset lacks"
-            raise Refused(REFERENCE, detail)
-
-
-# --- lists ----------------------------------------------------------------------------------
-
-
 def list_name(project: str, name: str, version: int) -> str:
     """The set of a list's addresses of one IP version."""
     return f"list{version}_{short(project, name)}"
 
 
-def list_sets(lists: Iterable[AddressList]) -> dict[str, Elements]:
-    """The sets of all lists; both versions always, so that rules can name them."""
-    sets: dict[str, Elements] = {}
-    for found in lists:
-        for version, type_ in ADDRESS_TYPES.items():
-            name = list_name(found.project, found.name, version)
-            elements = network_elements(version, found.addresses)
-            sets[name] = Elements(type_, elements, interval=True)
-    return sets
+class Way:
+    """The rules of a set of groups in one direction, and the chain that they become."""
 
+    def __init__(self, name: str, direction: Direction) -> None:
+        self._name = name
+        self._direction = direction
+        self._levels: Counter[Level] = Counter()
+        self._runs: list[Run] = []
+        self._run_of: dict[Level, int] = {}
+        self._logged: list[Counter[NamedRule]] = []
+        self.made = self._one_by_one(())
 
-class PolicyMemory:
-    """Compiles policies, and remembers those of the last time: a ruleset in which one group
-    changed costs the compiling of that one's."""
+    def change(
+        self,
+        gone: Sequence[NamedRule],
+        come: Sequence[NamedRule],
+        all_rules: Callable[[], Iterable[NamedRule]],
+    ) -> None:
+        """Some rules go and others come; `all_rules` are those that are there then."""
+        gone = [r for r in gone if r.rule.direction is self._direction]
+        come = [r for r in come if r.rule.direction is self._direction]
+        if not gone and not come:
+            return
+        self._levels.subtract(map(_level, gone))
+        self._levels.update(map(_level, come))
+        levels = sorted(level for level, count in self._levels.items() if count)
+        if sum(self._levels.values()) <= ONE_BY_ONE_MAX:
+            self._run_of, self._runs = {}, []
+            chosen = (r for r in all_rules() if r.rule.direction is self._direction)
+            self.made = self._one_by_one(in_order(chosen))
+            return
+        run_of, actions = _runs_of(levels)
+        if not self._fits(run_of, len(actions)):
+            gone, come = [], [r for r in all_rules() if r.rule.direction is self._direction]
+            self._runs = [self._run(number, action) for number, action in enumerate(actions)]
+            self._logged = [Counter() for _ in actions]
+            self._run_of = run_of
+        for rules, by, where in ((gone, -1, self._run_of), (come, 1, run_of)):
+            for named in rules:
+                self._put(where[_level(named)], named, by)
+        self._run_of = run_of
+        self.made = self._in_runs()
 
-    def __init__(self) -> None:
-        self._known: dict[PolicyKey, tuple[tuple[NamedRule, ...], Policy]] = {}
+    def _fits(self, run_of: Mapping[Level, int], runs: int) -> bool:
+        """Whether the runs that there are are still those of the levels that both have."""
+        common = self._run_of.keys() & run_of.keys()
+        same = all(self._run_of[level] == run_of[level] for level in common)
+        return same and len(self._runs) == runs and bool(common)
 
-    def __call__(self, key: PolicyKey, rules: Sequence[NamedRule]) -> Policy:
-        """The policy of these rules, which are in order."""
-        asked = tuple(rules)
-        known = self._known.get(key)
-        if known is not None and known[0] == asked:
-            return known[1]
-        made = compile_policy(key, asked)
-        self._known[key] = (asked, made)
-        return made
+    def _run(self, number: int, action: Action) -> Run:
+        return Run(f"{self._name}_{number}", action, self._direction, list_name)
 
-    def forget_but(self, keys: Iterable[PolicyKey]) -> None:
-        """Keep those alone."""
-        wanted = set(keys)
-        self._known = {k: v for k, v in self._known.items() if k in wanted}
+    def _put(self, number: int, named: NamedRule, by: int) -> None:
+        self._runs[number].change(named, by)
+        if named.rule.log:
+            self._logged[number][named] += by
 
+    def _one_by_one(self, ordered: Sequence[NamedRule]) -> Policy:
+        keys = {named.key: named for named in ordered}
+        lines = [line for named in ordered for line in rule_lines(named, counted=True)]
+        return self._policy(lines, keys, counters=frozenset(f"hit_{key}" for key in keys))
 
-# --- policies -------------------------------------------------------------------------------
-
-
-def compile_policy(key: PolicyKey, rules: Sequence[NamedRule]) -> Policy:
-    """The chains of a set of groups whose rules are in order."""
-    chains: dict[str, tuple[str, ...]] = {}
-    sets: dict[str, Elements] = {}
-    counters: set[str] = set()
-    keys: dict[str, NamedRule] = {}
-    for direction in Direction:
-        chosen = [r for r in rules if r.rule.direction is direction]
-        name = policy_name(key, direction)
+    def _in_runs(self) -> Policy:
+        keys: dict[str, NamedRule] = {}
         lines: list[str] = []
-        if len(chosen) <= ONE_BY_ONE_MAX:
-            for named in chosen:
-                counters.add(f"hit_{named.key}")
-                keys[named.key] = named
-                lines += rule_lines(named, counted=True)
-        else:
-            runs = groupby(chosen, key=lambda r: r.rule.action)
-            for number, (action, some) in enumerate(runs):
-                run = list(some)
-                for named in run:
-                    if named.rule.log:
-                        keys[named.key] = named
-                        lines += log_lines(named)
-                made = compile_run(f"{name}_{number}", action, direction, run, list_name)
-                lines += made.lines
-                sets |= made.sets
-        chains[name] = (*lines, "drop" if direction is Direction.IN else "return")
-    return Policy(chains, sets, frozenset(counters), keys)
+        sets: dict[str, Elements] = {}
+        for run, logged in zip(self._runs, self._logged, strict=True):
+            there = {named.key: named for named, count in logged.items() if count}
+            keys |= there
+            lines += [line for _, named in sorted(there.items()) for line in log_lines(named)]
+            of_run, its_sets = run.made()
+            lines += of_run
+            sets |= its_sets
+        return self._policy(lines, keys, sets)
+
+    def _policy(
+        self,
+        lines: Sequence[str],
+        keys: Mapping[str, NamedRule],
+        sets: Mapping[str, Elements] | None = None,
+        counters: frozenset[str] = frozenset(),
+    ) -> Policy:
+        last = "drop" if self._direction is Direction.IN else "return"
+        return Policy({self._name: (*lines, last)}, sets or {}, counters, keys)
+
+
+def _level(named: NamedRule) -> Level:
+    return named.rule.priority, named.rule.action is Action.ALLOW
+
+
+def _runs_of(levels: Iterable[Level]) -> tuple[dict[Level, int], list[Action]]:
+    """For each level, which run its rules are of; and the action of each run."""
+    run_of: dict[Level, int] = {}
+    actions: list[Action] = []
+    for number, (allow, some) in enumerate(groupby(levels, key=lambda level: level[1])):
+        actions.append(Action.ALLOW if allow else Action.DENY)
+        run_of |= dict.fromkeys(some, number)
+    return run_of, actions
 
 
 def rule_lines(named: NamedRule, *, counted: bool) -> list[str]:

@@ -22,7 +22,7 @@ Verdicts: `return` allows and `drop` denies; only base chains accept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trivet.contracts.security.evaluate import NamedRule
@@ -36,6 +36,7 @@ from trivet.plugins.security.nftables_guests import (
     taken_addresses,
     targets,
 )
+from trivet.plugins.security.nftables_memory import PolicyMemory, policies
 from trivet.plugins.security.nftables_parts import (
     COUNTERS,
     FAMILY_ORDER,
@@ -43,19 +44,9 @@ from trivet.plugins.security.nftables_parts import (
     Names,
     Parts,
 )
-from trivet.plugins.security.nftables_policy import (
-    LOG_GROUP,
-    Policy,
-    PolicyKey,
-    PolicyMemory,
-    compile_policy,
-    list_sets,
-    policies,
-)
+from trivet.plugins.security.nftables_policy import LOG_GROUP
 from trivet.plugins.security.nftables_slots import Slots
 from trivet.plugins.security.nftables_text import Elements, Tables, removal
-
-Compile = Callable[[PolicyKey, Sequence[NamedRule]], Policy]
 
 
 @dataclass(frozen=True)
@@ -67,26 +58,23 @@ class Rendered:
 
 
 def render(
-    ruleset: Ruleset, slots: Slots, mode: Mode, prefix: str, compiled: Compile = compile_policy
+    ruleset: Ruleset, slots: Slots, mode: Mode, prefix: str, memory: PolicyMemory | None = None
 ) -> Rendered:
-    """The tables that `ruleset` amounts to."""
-    names = Names(prefix)
-    of_port, rules = policies(ruleset)
+    """The tables that `ruleset` amounts to; `memory` of the last time makes it quicker."""
+    names, memory = Names(prefix), memory or PolicyMemory()
+    of_port, groups = policies(ruleset)
     ports = [(slots.ports[b.port], b) for b in ruleset.ports]
     judging = Parts()
     bridge, inet = Parts(), Parts()
     keys: dict[str, NamedRule] = {}
     taken = taken_addresses(ruleset, slots)
-    for key, found in rules.items():
-        policy = compiled(key, found)
+    for policy in memory.policies(groups, ruleset.lists):
         keys |= policy.keys
         judging.sets |= policy.sets
         judging.counters |= policy.counters
         for name, lines in policy.chains.items():
             judging.chain(name, [line.replace(LOG_GROUP, names.log_group) for line in lines])
-    if isinstance(compiled, PolicyMemory):
-        compiled.forget_but(rules)
-    judging.sets |= list_sets(ruleset.lists)
+    judging.sets |= memory.list_sets(ruleset.lists)
     for zone, addresses in taken.items():
         judging.sets[f"speakers_{zone}"] = targets(addresses)
     for slot, binding in ports:

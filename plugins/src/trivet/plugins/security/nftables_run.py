@@ -5,25 +5,23 @@ What a rule speaks of is a protocol, perhaps ports, perhaps a network. Rules of 
 * `any`: everything of a protocol (or of all): one rule, and nothing else of it is left to say;
 * `p`: ports, whoever it is: a set of ranges a protocol;
 * `a`, `h`: networks, and single hosts, whatever the port: a set a protocol and IP version;
-* `q`, `x`: pairs of network and port range, and of single host and single port. Ranges of
-  overlapping networks are cut so that no pair overlaps another, as the kernel demands. Networks
-  are nested or apart, so what a network's ancestors have is known by a look at each prefix;
+* `q`, `x`: pairs of network and port range, and of single host and single port, cut so that no
+  pair overlaps another (`nftables_networks`);
 * lists (`group:`, `set:`): a rule each.
 
 The sets' names depend on run, kind, protocol and version alone, so a rule more is an element
-more.
+more. Rules come and go one by one; what they don't concern is not made again.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 
-from trivet.contracts.security.evaluate import NamedRule, network, spans
+from trivet.contracts.security.evaluate import NamedRule, spans
 from trivet.contracts.security.group import Action, Direction, Protocol
+from trivet.plugins.security.nftables_networks import ALL_PORTS, WHOLE, Networks, prefix
 from trivet.plugins.security.nftables_text import Elements
 from trivet.plugins.security.nftables_words import (
     Span,
@@ -31,184 +29,107 @@ from trivet.plugins.security.nftables_words import (
     merge_spans,
     protocol_match,
     span_text,
-    without,
 )
 
-WHOLE: tuple[Span, ...] = ((0, 65535),)
-ALL_PORTS = list(WHOLE)
-WIDTHS = {4: 32, 6: 128}
-ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 FAMILIES = {4: "ip", 6: "ip6"}
 
 ListName = Callable[[str, str, int], str]
 
-Prefix = tuple[int, int]
-"""A network as its length and its first address: as numbers, since there are ten thousand."""
-
-
-@lru_cache(maxsize=65536)
-def prefix(text: str) -> tuple[int, Prefix]:
-    """A network's IP version, and itself as numbers."""
-    parsed = network(text)
-    return parsed.version, (parsed.prefixlen, int(parsed.network_address))
-
-
-@lru_cache(maxsize=65536)
-def prefix_text(version: int, where: Prefix) -> str:
-    """A network as nft writes it; a single host without its length."""
-    length, first = where
-    address = IPv4Address(first) if version == 4 else IPv6Address(first)
-    return str(address) if length == WIDTHS[version] else f"{address}/{length}"
-
 
 @dataclass
-class Run:
-    """The rules of a chain that the run became, and their sets."""
+class _Spoken:
+    """What the rules of one protocol speak of, and how often. `everything` counts rules that
+    name neither ports nor a network; `lists` are spans by project and name."""
 
-    lines: list[str] = field(default_factory=list)
-    sets: dict[str, Elements] = field(default_factory=dict)
+    count: int = 0
+    everything: int = 0
+    ports: Counter[Span] = field(default_factory=Counter)
+    networks: dict[int, Networks] = field(
+        default_factory=lambda: {version: Networks(version) for version in FAMILIES}
+    )
+    lists: dict[tuple[str, str], Counter[Span]] = field(default_factory=dict)
 
-
-@dataclass
-class _Sorted:
-    """What the rules of one protocol speak of."""
-
-    everything: bool = False
-    ports: list[Span] = field(default_factory=list)
-    networks: dict[int, dict[Prefix, list[Span]]] = field(default_factory=lambda: {4: {}, 6: {}})
-    lists: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
-
-
-def compile_run(
-    name: str,
-    action: Action,
-    direction: Direction,
-    rules: Sequence[NamedRule],
-    list_name: ListName,
-) -> Run:
-    """The chain's rules for a run; `name` begins the names of its sets."""
-    verdict = "return" if action is Action.ALLOW else "drop"
-    side = "saddr" if direction is Direction.IN else "daddr"
-    run = Run()
-    for protocol, found in _sort(rules).items():
-        stem = f"{name}_{protocol.value}"
-        what = " ".join(protocol_match(protocol))
-        if found.everything:
-            run.lines.append(" ".join([*([what] if what else []), verdict]))
-            continue
-        if found.ports:
-            elements = _elements(span_text(s) for s in merge_spans(found.ports))
-            run.sets[f"{stem}_p"] = Elements("inet_service", elements, interval=True)
-            run.lines.append(f"{protocol.value} dport @{stem}_p {verdict}")
-        for version, networks in found.networks.items():
-            made = _network_sets(f"{stem}_{version}", version, networks)
-            run.sets |= made
-            for set_name, elements_of in made.items():
-                run.lines.append(_set_rule(set_name, elements_of, version, side, protocol, verdict))
-        for (project, listed), ports in sorted(found.lists.items()):
-            match = _list_match(protocol, ports)
-            for version, family in FAMILIES.items():
-                whom = f"{family} {side} @{list_name(project, listed, version)}"
-                run.lines.append(" ".join([whom, *match, verdict]))
-    return run
-
-
-def _sort(rules: Iterable[NamedRule]) -> dict[Protocol, _Sorted]:
-    sorted_: dict[Protocol, _Sorted] = defaultdict(_Sorted)
-    for named in rules:
-        rule = named.rule
-        of = sorted_[rule.protocol]
+    def change(self, named: NamedRule, by: int) -> None:
+        """A rule comes (1) or goes (-1)."""
+        rule, self.count = named.rule, self.count + by
         ports = spans(rule.ports) if rule.ports else WHOLE
         if rule.remote is None:
             if rule.ports:
-                of.ports.extend(ports)
+                _count(self.ports, ports, by)
             else:
-                of.everything = True
+                self.everything += by
         elif rule.named is not None:
-            of.lists.setdefault((named.project, rule.named), []).extend(ports)
+            whom = (named.project, rule.named)
+            found = self.lists.setdefault(whom, Counter())
+            _count(found, ports, by)
+            if not found:
+                del self.lists[whom]
         else:
             version, where = prefix(rule.remote)
-            found = of.networks[version].get(where)
-            if found is None:
-                of.networks[version][where] = list(ports)
-            else:
-                found.extend(ports)
-    return dict(sorted(sorted_.items()))
+            networks = self.networks[version]
+            (networks.add if by > 0 else networks.remove)(where, ports)
 
 
-def _network_sets(
-    stem: str, version: int, networks: dict[Prefix, list[Span]]
-) -> dict[str, Elements]:
-    """The sets of networks and of pairs, those that are not empty."""
-    type_, width = ADDRESS_TYPES[version], WIDTHS[version]
-    whole, pairs = disjoint(networks, width)
-    single: list[str] = []
-    ranged: list[str] = []
-    for where, span in pairs:
-        exact = where[0] == width and span[0] == span[1]
-        text = f"{prefix_text(version, where)} . {span_text(span)}"
-        (single if exact else ranged).append(text)
-    hosts = (prefix_text(version, n) for n in whole if n[0] == width)
-    wider = (prefix_text(version, n) for n in whole if n[0] < width)
-    made = {
-        f"{stem}_h": Elements(type_, _elements(hosts)),
-        f"{stem}_a": Elements(type_, _elements(wider), interval=True),
-        f"{stem}_x": Elements(f"{type_} . inet_service", _elements(single)),
-        f"{stem}_q": Elements(f"{type_} . inet_service", _elements(ranged), interval=True),
-    }
-    return {name: found for name, found in made.items() if found.elements}
+def _count(found: Counter[Span], several: tuple[Span, ...], by: int) -> None:
+    for span in several:
+        found[span] += by
+        if not found[span]:
+            del found[span]
 
 
-def disjoint(
-    networks: dict[Prefix, list[Span]], width: int
-) -> tuple[list[Prefix], list[tuple[Prefix, Span]]]:
-    """Networks with all ports, and pairs of network and ports, that say the same as `networks`
-    (whose addresses have `width` bits) do and do not overlap. A network within a whole one is
-    left out."""
-    merged: dict[Prefix, list[Span]] = {}
-    whole: list[Prefix] = []
-    pairs: list[tuple[Prefix, Span]] = []
-    lengths = sorted({length for length, _ in networks})
-    for where in sorted(networks):
-        length, first = where
-        own = networks[where]
-        wanted = merged[where] = own if len(own) == 1 else merge_spans(own)
-        for wider in lengths:
-            if wider >= length or not wanted:
-                break
-            shift = width - wider
-            taken = merged.get((wider, first >> shift << shift))
-            if taken is not None:
-                wanted = without(wanted, taken)
-        if wanted == ALL_PORTS:
-            whole.append(where)
-        else:
-            pairs.extend((where, span) for span in wanted)
-    return whole, pairs
+class Run:
+    """The rules of a run, and what they become. `name` begins the names of its sets."""
 
+    def __init__(
+        self, name: str, action: Action, direction: Direction, list_name: ListName
+    ) -> None:
+        self._name = name
+        self._verdict = "return" if action is Action.ALLOW else "drop"
+        self._side = "saddr" if direction is Direction.IN else "daddr"
+        self._list_name = list_name
+        self._spoken: dict[Protocol, _Spoken] = {}
 
-def network_elements(version: int, texts: Iterable[str]) -> dict[str, str]:
-    """The elements of a set of networks, without those that are within others."""
-    found = {where: [WHOLE[0]] for v, where in map(prefix, texts) if v == version}
-    whole, _ = disjoint(found, WIDTHS[version])
-    return _elements(prefix_text(version, where) for where in whole)
+    def change(self, named: NamedRule, by: int) -> None:
+        """A rule comes (1) or goes (-1)."""
+        protocol = named.rule.protocol
+        of = self._spoken.setdefault(protocol, _Spoken())
+        of.change(named, by)
+        if not of.count:
+            del self._spoken[protocol]
 
+    def made(self) -> tuple[list[str], dict[str, Elements]]:
+        """The chain's rules for the run, and their sets."""
+        lines: list[str] = []
+        sets: dict[str, Elements] = {}
+        for protocol, of in sorted(self._spoken.items()):
+            stem = f"{self._name}_{protocol.value}"
+            if of.everything:
+                lines.append(" ".join([*protocol_match(protocol), self._verdict]))
+                continue
+            if of.ports:
+                elements = dict.fromkeys(map(span_text, merge_spans(of.ports)), "")
+                sets[f"{stem}_p"] = Elements("inet_service", elements, interval=True)
+                lines.append(f"{protocol.value} dport @{stem}_p {self._verdict}")
+            for version, networks in of.networks.items():
+                for kind, found in networks.sets().items():
+                    name = f"{stem}_{version}_{kind}"
+                    sets[name] = found
+                    lines.append(self._set_rule(name, found, version, protocol))
+            lines += self._list_rules(of, protocol)
+        return lines, sets
 
-def _set_rule(
-    name: str, found: Elements, version: int, side: str, protocol: Protocol, verdict: str
-) -> str:
-    family = FAMILIES[version]
-    if "inet_service" in found.type_:
-        return f"{family} {side} . {protocol.value} dport @{name} {verdict}"
-    return " ".join([f"{family} {side} @{name}", *protocol_match(protocol), verdict])
+    def _set_rule(self, name: str, found: Elements, version: int, protocol: Protocol) -> str:
+        family, side = FAMILIES[version], self._side
+        if "inet_service" in found.type_:
+            return f"{family} {side} . {protocol.value} dport @{name} {self._verdict}"
+        match = [f"{family} {side} @{name}", *protocol_match(protocol), self._verdict]
+        return " ".join(match)
 
-
-def _list_match(protocol: Protocol, ports: list[Span]) -> list[str]:
-    merged = merge_spans(ports)
-    if merged == ALL_PORTS:
-        return protocol_match(protocol)
-    return [dport(protocol, map(span_text, merged))]
-
-
-def _elements(texts: Iterable[str]) -> dict[str, str]:
-    return dict.fromkeys(texts, "")
+    def _list_rules(self, of: _Spoken, protocol: Protocol) -> Iterator[str]:
+        for (project, listed), ports in sorted(of.lists.items()):
+            merged = merge_spans(ports)
+            match = [dport(protocol, map(span_text, merged))]
+            match = protocol_match(protocol) if merged == ALL_PORTS else match
+            for version, family in FAMILIES.items():
+                whom = f"{family} {self._side} @{self._list_name(project, listed, version)}"
+                yield " ".join([whom, *match, self._verdict])

@@ -142,7 +142,7 @@ def difference(before: Tables, after: Tables, name: str) -> Difference | None:
         changed = [
             SetChange(family, n, old.sets[n], made)
             for n, made in new.sets.items()
-            if n in old.sets and old.sets[n].elements != made.elements
+            if n in old.sets and not _same(old.sets[n].elements, made.elements)
         ]
         for change in changed:
             filling += _elements(where, change)
@@ -153,6 +153,11 @@ def difference(before: Tables, after: Tables, name: str) -> Difference | None:
     lines = [*adding, *filling, *removing]
     text = "".join(f"{line}\n" for line in lines)
     return Difference(tuple(sets), tuple(chains), text, not adding and not removing)
+
+
+def _same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    # Most are the very same, ten thousand elements and all.
+    return one is other or one == other
 
 
 def _made(where: str, old: Table, new: Table) -> list[str]:
