@@ -28,6 +28,7 @@ from trivet.contracts.driver import DriverContext
 from trivet.contracts.security.firewall import Ruleset
 from trivet.contracts.security.group import Rule
 from trivet.plugins import kernel_probe
+from trivet.plugins.security import nftables_backend
 from trivet.plugins.security.nftables_backend import NftablesConfig, NftablesFirewall
 from trivet.testing.packets import BROADCAST, Packet, Shape, encode
 from trivet.testing.suites.firewall import BOB, DEVICES, HELLO, RULES, VNI, FirewallSuite, group
@@ -215,6 +216,24 @@ class TestNftablesFirewall(FirewallSuite, FirewallRulesSuite):
         whole = await driver.state()
         _run("ip", "netns", "exec", bench.bridge_side, "nft", *damage.split())
         assert (await asyncio.wait_for(driver.disturbed(), 5)).startswith("nft (process ")
+        assert (await driver.state()).ports == {}
+        await driver.apply(RULES)
+        assert await driver.state() == whole
+
+    async def test_what_was_not_heard_is_seen_in_time(
+        self, bench: RealWire, driver: NftablesFirewall, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A damage that is taken for the driver's own doing."""
+        await driver.apply(RULES)
+        whole = await driver.state()
+        inside = f"read go; exec ip netns exec {bench.bridge_side}"
+        command = ("sh", "-c", f"{inside} nft flush table inet tv_firewall")
+        process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
+        assert driver._watch is not None
+        driver._watch.ours(process.pid)
+        await process.communicate(b"\n")
+        assert await driver.state() == whole
+        monkeypatch.setattr(nftables_backend, "BELIEVED_S", 0.0)
         assert (await driver.state()).ports == {}
         await driver.apply(RULES)
         assert await driver.state() == whole

@@ -43,7 +43,7 @@ from trivet.security.domain.access import (
     narrowed,
 )
 from trivet.security.domain.audit import Head, chain, decode, encode, head_of, verify
-from trivet.security.domain.firewall import assemble, drifted
+from trivet.security.domain.firewall import Readings, assemble, drifted, read_group
 from trivet.security.domain.roles import BUILTIN
 from trivet.security.domain.tokens import TokenText, parse, proves, rotated
 
@@ -277,6 +277,18 @@ def test_a_port_whose_rule_names_what_is_not_there_is_left_out() -> None:
     assert "set:bad" in made.reasons[ResourceId("port-1")]
     made = assemble([binding(1, "a")], keyed(naming), {**known, ("p", "set:bad"): bad})
     assert made.ruleset.lists == (members, bad)
+
+
+def test_a_group_is_read_anew_when_it_changed() -> None:
+    read = Readings()
+    first = group("a", Rule(remote="set:bad", priority=9), Rule(priority=5))
+    assert read(first) == read_group(first)
+    assert read(first.with_status(ports=3)) is read(first)
+    edited = first.with_spec(SecurityGroupSpec(rules=(Rule(),)))
+    assert read(edited) == read_group(edited) != read_group(first)
+    read.keep([])
+    assert read(edited) is not read_group(edited)
+    assert read(edited) == read_group(edited)
 
 
 def test_what_drifted() -> None:

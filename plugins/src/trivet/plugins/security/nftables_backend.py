@@ -66,6 +66,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 NFT_TIMEOUT_S = 30.0
+BELIEVED_S = 600.0
 
 
 class NftablesConfig(Model):
@@ -94,6 +95,7 @@ class NftablesFirewall:
         self._memory = PolicyMemory()
         # What stands in the kernel, as far as nobody else has touched it since.
         self._standing: tuple[Ruleset, Rendered] | None = None
+        self._looked_at = 0.0
         self._keys: Mapping[str, NamedRule] = {}
         self._watch: RuleWatch | None = None
         self._log: PacketLog | None = None
@@ -203,15 +205,16 @@ class NftablesFirewall:
         """What the kernel holds; a port whose rules were tampered with is not named.
 
         While nobody else has touched the rules since the last `apply`, that is known without a
-        look.
+        look; one is taken from time to time (`BELIEVED_S`) all the same.
         """
         async with self._lock:
-            standing = self._undisturbed()
-            if standing is not None:
+            standing, now = self._undisturbed(), asyncio.get_running_loop().time()
+            if standing is not None and now - self._looked_at < BELIEVED_S:
                 return _state_of_ruleset(standing[0], self._mode)
             if self._watch is not None:
                 self._watch.disturbed.clear()
             state = state_of(await self._listing(), self._mode)
+            self._looked_at = now
             if self._standing is not None and state != _state_of_ruleset(
                 self._standing[0], self._mode
             ):

@@ -36,6 +36,7 @@ from trivet.security.domain.firewall import (
     Assembled,
     GroupKey,
     ListKey,
+    Readings,
     assemble,
     drifted,
     group_keys,
@@ -67,6 +68,7 @@ class FirewallAgent:
         self._backend = backend
         self._repaired = repaired
         self._members: dict[ListKey, AddressList] = {}
+        self._read = Readings()
         self._ports_changed = False
         self._disturbed_by = ""
         self._bindings: tuple[Binding, ...] | None = None
@@ -123,7 +125,9 @@ class FirewallAgent:
         """Apply the ruleset where it is another than the last, or not what is in force."""
         groups = await self._groups_of(bindings)
         used = [groups[key] for key in group_keys(bindings) if key in groups]
-        wanted = assemble(bindings, groups, await self._lists(list_keys(used)))
+        lists = await self._lists(list_keys(used, self._read))
+        wanted = assemble(bindings, groups, lists, self._read)
+        self._read.keep(used)
         lost = drifted(wanted.ruleset, await self._backend.state())
         if lost or wanted.ruleset != self._applied:
             again = lost and wanted.ruleset == self._applied
