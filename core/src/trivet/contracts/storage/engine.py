@@ -61,7 +61,8 @@ class ReplicaRecord(Model):
 
 class ServedReplica(Model):
     """How a served replica is reached: a unix socket for its own node, host and port for others.
-    `node` is where it lies."""
+    `node` is where it lies, `boot` the run of that node's kernel: what was written and not flushed
+    is gone when it is another."""
 
     volume: ResourceId
     epoch: int
@@ -70,6 +71,7 @@ class ServedReplica(Model):
     host: str | None = None
     port: int | None = None
     node: str = ""
+    boot: str = ""
 
 
 class AttachSpec(Model):
@@ -78,7 +80,7 @@ class AttachSpec(Model):
 
     `slots`: how many replicas the graph has room for (0: it is never to have more than the one
     it is made with, `Replication` does not apply to it); `writes_only`: the nodes whose replicas
-    serve no read in it."""
+    serve no read in it. `number`: which graph of its epoch this is."""
 
     volume: ResourceId
     epoch: int
@@ -88,6 +90,7 @@ class AttachSpec(Model):
     qos: Qos = Qos()
     slots: int = 0
     writes_only: frozenset[str] = frozenset()
+    number: int = 0
 
 
 class MemberState(StrEnum):
@@ -103,7 +106,7 @@ class AttachedVolume(Model):
     """A volume attached on this node; `healthy` false: its graph is there but broken beyond
     mending, and nothing is known of its size and bounds. `members`: the replicas in a graph
     with slots, by node; `free_slots` hold placeholders. `changed_bytes`: what was written since the
-    last checkpoint."""
+    last checkpoint. `number`: as it was asked to be attached."""
 
     volume: ResourceId
     epoch: int
@@ -115,6 +118,7 @@ class AttachedVolume(Model):
     slots: int = 0
     members: dict[str, MemberState] = {}
     changed_bytes: int = 0
+    number: int = 0
 
     @property
     def free_slots(self) -> int:
@@ -156,10 +160,15 @@ class VolumeEngine(Driver, Protocol):
         ...
 
     async def serve(
-        self, volume: ResourceId, epoch: int, *, address: str | None = None
+        self, volume: ResourceId, epoch: int, *, address: str | None = None, fresh: bool = False
     ) -> ServedReplica:
         """Serve a replica under that epoch, and end whatever served it under an older one; with
-        `address` (of this node in the storage network) also to other nodes, over TCP there."""
+        `address` (of this node in the storage network) also to other nodes, over TCP there.
+
+        `fresh`: whatever served it before is ended, also under this epoch. What was still on the
+        way from an earlier client is written by the return, or never: a replica that comes back
+        into a graph, or into a new one, must not be overwritten by what was sent to it before.
+        """
         ...
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
@@ -169,13 +178,15 @@ class VolumeEngine(Driver, Protocol):
     async def attach(self, spec: AttachSpec) -> AttachedVolume:
         """Attach a volume here; one of the same volume under an older epoch is ended first.
 
-        One of the same epoch that is broken or has another size is made anew behind the same
-        socket and export: its client fails what is on the way, and finds it there again.
+        One of the same epoch that is broken or has another size, other slots or another number is
+        made anew behind the same socket and export: its client fails what is on the way, and
+        finds it there again. With slots all replicas are in it at the return, or it is not made.
         """
         ...
 
-    async def detach(self, volume: ResourceId) -> None:
-        """Flush, and end the attached graph."""
+    async def detach(self, volume: ResourceId) -> bool:
+        """Flush, and end the attached graph. True where it ended in order: no member had failed,
+        nothing was on the way any more, and all is on disk on every member."""
         ...
 
     async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:

@@ -79,7 +79,8 @@ class Replication(Protocol):
         ...
 
     async def drop(self, volume: ResourceId, node: str) -> None:
-        """Take a member out; a placeholder votes in its place. A copy to it ends."""
+        """Take a member out; a placeholder votes in its place. A copy to it ends, and is
+        forgotten."""
         ...
 
     async def admit(self, volume: ResourceId, served: ServedReplica) -> None:
@@ -94,10 +95,10 @@ class Replication(Protocol):
         """End a member's connections at once, also while it hangs: what waits for it fails."""
         ...
 
-    async def checkpoint(self, volume: ResourceId) -> None:
-        """Flush through all members, then forget the changes before the flush; where the flush
-        fails nothing is forgotten. Asked only while nobody's changes are wanted: one memory of
-        changes serves all members that leave."""
+    async def checkpoint(self, volume: ResourceId, *, forget: bool = True) -> None:
+        """Flush through all members, then (`forget`) forget the changes before the flush; where
+        the flush fails nothing is forgotten, and this raises. `forget` is asked for only while
+        nobody's changes are wanted: one memory of changes serves all members that leave."""
         ...
 
     async def copy(

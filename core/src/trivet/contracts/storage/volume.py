@@ -103,9 +103,11 @@ class Graph(Model):
 class Replica(Model):
     """One copy: where it is, whether it may be trusted, and why. `size_bytes` 0: not made yet.
 
-    `since`: when it came into its state. `missing`: what it needs to be in sync; `changes` only
-    holds while the graph that it `left` lives. `suspect`: in sync, but what was on the way when a
-    graph died may differ from the other replicas: it serves no read until it was compared.
+    `since`: when it came into its state. `missing`: what it needs to be in sync (one that is made
+    with `all` is stale when it is made); `changes` only holds while the graph that it `left` lives.
+    `suspect`: in sync, but what was on the way when a graph died may differ from the other
+    replicas: it serves no read until it was compared; `left` is then the graph that was made over
+    another one. `boot`: the run of its node's kernel when it was last taken into a graph.
     """
 
     node: str
@@ -118,6 +120,7 @@ class Replica(Model):
     missing: Missing = Missing.NOTHING
     left: Graph | None = None
     suspect: bool = False
+    boot: str = ""
 
 
 class Attachment(Model):

@@ -89,12 +89,14 @@ class FakeMachine:
     fail_after: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: list[tuple[str, str]] = field(default_factory=list)
     looked_at: int = 0
+    boots: int = 1
 
     def reboot(self) -> None:
         """The machine starts again: nothing runs, nothing is mounted, disks are as they were."""
         self.pools.clear()
         self.servers.clear()
         self.graphs.clear()
+        self.boots += 1
 
 
 MACHINES: dict[tuple[Path, str], FakeMachine] = defaultdict(FakeMachine)
@@ -231,7 +233,7 @@ class FakeVolumeEngine:
     # --- serving and attaching -------------------------------------------------------------
 
     async def serve(
-        self, volume: ResourceId, epoch: int, *, address: str | None = None
+        self, volume: ResourceId, epoch: int, *, address: str | None = None, fresh: bool = False
     ) -> ServedReplica:
         """Serve a replica under `epoch` alone."""
         self._begin("serve", volume)
@@ -239,12 +241,18 @@ class FakeVolumeEngine:
         if epoch < max(replica.epoch, replica.floor):
             raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over")
         replica.epoch = replica.floor = epoch
-        self._end_servers(volume, epoch)
+        self._end_servers(volume, epoch + 1 if fresh else epoch)
         socket = str(self._context.run_dir / self._context.node / f"{volume}.e{epoch}.sock")
         if socket not in self.machine.servers:
             self._start_server(socket, volume, epoch)
         self._end("serve")
-        made = ServedReplica(volume=volume, epoch=epoch, export=f"{volume}.e{epoch}", socket=socket)
+        made = ServedReplica(
+            volume=volume,
+            epoch=epoch,
+            export=f"{volume}.e{epoch}",
+            socket=socket,
+            boot=f"boot-{self.machine.boots}",
+        )
         remote = {"host": address, "port": 10809}
         return made.model_copy(update=remote) if address is not None else made
 
@@ -277,11 +285,12 @@ class FakeVolumeEngine:
         self._end("attach")
         return self._attached(spec.volume)
 
-    async def detach(self, volume: ResourceId) -> None:
+    async def detach(self, volume: ResourceId) -> bool:
         """End a graph."""
         self._begin("detach", volume)
-        self.machine.graphs.pop(volume, None)
+        known = self.machine.graphs.pop(volume, None)
         self._end("detach")
+        return known is not None and self._healthy(*known)
 
     async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
         """All graphs, or that of one volume."""

@@ -141,6 +141,18 @@ class VolumeEngineSuite:
         new = await attach(bench, A, 2)
         assert await bench.read(new, 0, len(ONES)) == ONES
 
+    async def test_a_fresh_server_ends_those_before(self, bench: EngineBench) -> None:
+        """Also of the same epoch: what an earlier client still sends finds nobody."""
+        await make(bench, A)
+        old = await attach(bench, A, 1)
+        await bench.write(old, 0, ONES)
+        served = await bench.engine.serve(A, 1, fresh=True)
+        assert served.boot
+        with pytest.raises(OSError):  # noqa: PT011 - whatever the engine's way to fail is
+            await bench.write(old, 0, TWOS)
+        new = await attach(bench, A, 1)
+        assert await bench.read(new, 0, len(ONES)) == ONES
+
     async def test_a_replica_is_served_to_other_nodes(self, bench: EngineBench) -> None:
         """Over TCP too, under the same epoch: its end is the end of both."""
         await make(bench, A)

@@ -77,6 +77,7 @@ from trivet.plugins.storage.sockets import Sockets
 PROGRAMS = ("nbdkit", "qemu-storage-daemon", "mkfs.xfs", "mount", "umount", "blkid", "wipefs")
 COPIERS = 4
 """Threads for what blocks on disks, so that copying never holds up commands."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SOCKET_PATH_MAX = 107
 """What a unix socket's path may have, in bytes, on Linux."""
 
@@ -96,6 +97,7 @@ class QemuBlockEngine:
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
         self._taken: dict[ResourceId, dict[ResourceId, tuple[Root, SnapshotSidecar]]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._boot = BOOT_ID.read_text().strip()
         self._stop = threading.Event()
         self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="replica")
 
@@ -240,10 +242,10 @@ class QemuBlockEngine:
     # --- serving ---------------------------------------------------------------------------
 
     async def serve(
-        self, volume: ResourceId, epoch: int, *, address: str | None = None
+        self, volume: ResourceId, epoch: int, *, address: str | None = None, fresh: bool = False
     ) -> ServedReplica:
         """Serve a replica under `epoch`, to other nodes too if `address` is given; whatever
-        served it under an older one is over."""
+        served it under an older one (with `fresh`: before) is over."""
         async with self._locks[volume]:
             root, sidecar = self._complete(volume)
             lowest = max(sidecar.epoch, sidecar.floor)
@@ -252,7 +254,7 @@ class QemuBlockEngine:
             await self._write(root, sidecar.model_copy(update={"epoch": epoch, "floor": epoch}))
             here, remote = None, None
             for server in self._servers.of(volume):
-                if server.epoch != epoch or server.daemon is None:
+                if fresh or server.epoch != epoch or server.daemon is None:
                     await nbdkit.end_replica_server(self._servers, server)
                 elif server.port is None:
                     here = server
@@ -265,7 +267,8 @@ class QemuBlockEngine:
                 remote = await nbdkit.start_remote_server(
                     self._servers, volume, epoch, data, address
                 )
-            return nbdkit.served(here, remote if address else None, address)
+            served = nbdkit.served(here, remote if address else None, address)
+            return served.model_copy(update={"boot": self._boot})
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End servers of epochs below `below_epoch`, which never come back."""
@@ -296,11 +299,13 @@ class QemuBlockEngine:
             graph = await qsd.start_graph(self._graphs, spec)
             return await qsd.look_at(graph, self._servers)
 
-    async def detach(self, volume: ResourceId) -> None:
-        """Flush, and end the attached graph."""
+    async def detach(self, volume: ResourceId) -> bool:
+        """Flush, and end the attached graph. Whether the flush reached all is not known here, so
+        it is never told to have ended in order."""
         async with self._locks[volume]:
             for graph in self._graphs.of(volume):
                 await qsd.end_graph(self._graphs, graph)
+        return False
 
     async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
         """All volumes attached on this node, or that one, with their health."""

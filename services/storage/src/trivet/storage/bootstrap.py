@@ -39,7 +39,7 @@ async def bootstrap(service: Service) -> None:
     service.on_close(inspector.close)
     ledgers = Ledgers(runtime.store)
     pool_agent = PoolAgent(service, pools, disks, engine)
-    serving = Serving(volumes, engine, names.address or runtime.settings.address)
+    serving = Serving(volumes, engine, runtime.node, names.address or runtime.settings.address)
     effects = VolumeEffects(runtime, volumes, pools, engine, serving)
     volume_agent = VolumeAgent(service, volumes, engine, effects, pool_agent)
     service.agent("pools", pool_agent.run)

@@ -8,11 +8,13 @@ from trivet.contracts.storage.engine import ServedReplica
 
 class ServeRequest(Model):
     """`epoch` was given to this attach by compare-and-swap, before it is asked for here.
-    `remote`: by another node, which can't reach a unix socket here."""
+    `remote`: by another node, which can't reach a unix socket here. `fresh`: by a new server,
+    whatever served it before is ended."""
 
     volume: ResourceId
     epoch: int
     remote: bool = False
+    fresh: bool = False
 
 
 ENDPOINT = Endpoint(

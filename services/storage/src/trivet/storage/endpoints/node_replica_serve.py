@@ -13,6 +13,8 @@ def wire(service: Service, parts: Parts) -> None:
     """Answer `replica.serve`."""
 
     async def serve(request: ServeRequest, call: Call) -> ServedReplica:
-        return await parts.serving.serve(request.volume, request.epoch, remote=request.remote)
+        return await parts.serving.serve(
+            request.volume, request.epoch, remote=request.remote, fresh=request.fresh
+        )
 
     service.handle(ENDPOINT, serve)

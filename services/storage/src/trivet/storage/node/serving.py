@@ -18,15 +18,20 @@ from trivet.runtime.collection import Collection
 class Serving:
     """Starts the servers of this node's replicas."""
 
-    def __init__(self, volumes: Collection[Volume], engine: VolumeEngine, address: str) -> None:
+    def __init__(
+        self, volumes: Collection[Volume], engine: VolumeEngine, node: str, address: str
+    ) -> None:
         self._volumes = volumes
         self._engine = engine
+        self._node = node
         self._address = address
 
-    async def serve(self, volume: ResourceId, epoch: int, *, remote: bool = False) -> ServedReplica:
-        """Serve a replica in `epoch`, to other nodes too if `remote`. Raises
-        `Refused(CONFLICT)` where the volume is not held in that epoch, by what the store says
-        now."""
+    async def serve(
+        self, volume: ResourceId, epoch: int, *, remote: bool = False, fresh: bool = False
+    ) -> ServedReplica:
+        """Serve a replica in `epoch`, to other nodes too if `remote`, by a new server if `fresh`.
+        Raises `Refused(CONFLICT)` where the volume is not held in that epoch, by what the store
+        says now."""
         known = self._volumes.by_id(volume)
         if known is None:
             detail = f"volume {volume} is not known here yet"
@@ -37,4 +42,5 @@ class Serving:
             there = f"epoch {held.epoch}" if held else "no epoch"
             raise Refused(CONFLICT, f"volume {volume} is held in {there}, not in {epoch}")
         address = self._address if remote else None
-        return await self._engine.serve(volume, epoch, address=address)
+        served = await self._engine.serve(volume, epoch, address=address, fresh=fresh)
+        return served.model_copy(update={"node": self._node})
