@@ -23,7 +23,7 @@ def test_the_pool_follows_the_free_space_within_bounds(free_gib, size_gib):
 
 
 def test_the_documents_are_what_the_api_accepts():
-    PoolSpec.model_validate(pool_document("n1", 100 * 2**30)["spec"])
+    PoolSpec.model_validate(pool_document(["n1", "n2"], 100 * 2**30)["spec"])
     NetworkSpec.model_validate(network_document("n1", "abc")["spec"])
 
 

@@ -1,7 +1,8 @@
-"""The cluster's certificate authority, and the certificate that the gateway shows.
+"""The cluster's certificate authority, and the certificate by which a node proves who it is.
 
-Clients trust the authority, so a server certificate can be made anew (new addresses, near its
-end) without telling them. A certificate that still covers the wanted names for a month is kept.
+The gateway shows it, and in a cluster the bus, to clients and to the other nodes' servers. Clients
+trust the authority, so a node's certificate can be made anew (new addresses, near its end)
+without telling them. A certificate that still covers the wanted names for a month is kept.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from trivet.host.keys import write_secret
+from trivet.host.keys import write_secret, write_whole
 
 CA_DAYS = 3650
 SERVER_DAYS = 365
 RENEW_BEFORE_DAYS = 30
+USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""Servers of the bus are each other's clients."""
 
 
 def ensure_certificates(
@@ -31,17 +34,44 @@ def ensure_certificates(
 
     `owner` is the user id that may read server.key. `now` is UTC.
     """
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    folder.chmod(0o711)
-    made = False
-    if not (folder / "ca.key").exists() or not (folder / "ca.pem").exists():
-        _make_authority(folder, now)
-        made = True
-    if made or not _covers(folder / "server.pem", names, addresses, now):
-        _make_server(folder, names, addresses, now)
-        made = True
+    made = ensure_authority(folder, now)
+    return ensure_issued(folder, folder, names, addresses, owner, now, anew=made)
+
+
+def ensure_authority(folder: Path, now: dt.datetime) -> bool:
+    """See to ca.pem and ca.key in `folder`; whether they were made."""
+    _make_folder(folder)
+    if (folder / "ca.key").exists() and (folder / "ca.pem").exists():
+        return False
+    _make_authority(folder, now)
+    return True
+
+
+def ensure_issued(
+    authority: Path,
+    folder: Path,
+    names: Sequence[str],
+    addresses: Sequence[str],
+    owner: int,
+    now: dt.datetime,
+    *,
+    anew: bool = False,
+) -> bool:
+    """See to a node's certificate in `folder`, from the authority in the folder `authority`,
+    with the authority's own beside it; whether it was made."""
+    _make_folder(folder)
+    if folder != authority:
+        write_whole(folder / "ca.pem", (authority / "ca.pem").read_bytes(), 0o644)
+    made = anew or not _covers(folder / "server.pem", names, addresses, now)
+    if made:
+        _make_server(authority, folder, names, addresses, now)
     os.chown(folder / "server.key", owner, -1)
     return made
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folder.chmod(0o711)
 
 
 def _make_authority(folder: Path, now: dt.datetime) -> None:
@@ -69,12 +99,12 @@ def _make_authority(folder: Path, now: dt.datetime) -> None:
 
 
 def _make_server(
-    folder: Path, names: Sequence[str], addresses: Sequence[str], now: dt.datetime
+    issuer: Path, folder: Path, names: Sequence[str], addresses: Sequence[str], now: dt.datetime
 ) -> None:
-    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    authority_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    authority = x509.load_pem_x509_certificate((issuer / "ca.pem").read_bytes())
+    authority_key = serialization.load_pem_private_key((issuer / "ca.key").read_bytes(), None)
     if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{folder / 'ca.key'} is not an elliptic curve key")
+        raise TypeError(f"{issuer / 'ca.key'} is not an elliptic curve key")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
@@ -84,7 +114,7 @@ def _make_server(
         _builder(subject, authority.subject, key.public_key(), now, SERVER_DAYS)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(USES), critical=False)
         .add_extension(issuer_key, critical=False)
         .sign(authority_key, hashes.SHA256())
     )

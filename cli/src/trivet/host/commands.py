@@ -10,21 +10,18 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trivet.contracts.errors import TrivetError
 from trivet.host import doctor as doctor_module
-from trivet.host import locks, setup, takeaway, testing
+from trivet.host import lab_commands, locks, setup, takeaway, testing
 from trivet.host.caller import client_file
 from trivet.host.checkout import checkout
 from trivet.host.layout import Layout
+from trivet.host.progress import progress, told
 
 Root = Annotated[
     Path,
@@ -49,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("doctor")(doctor)
+    app.add_typer(lab_commands.app, name="lab", help="A cluster of several nodes to try.")
     app.command("bench", context_settings=EXTRA, add_help_option=False)(bench)
     app.command("test", context_settings=EXTRA)(run_tests)
     app.command("lint")(lint)
@@ -57,10 +55,10 @@ def register(app: typer.Typer) -> None:
 
 def up(root: Root = Path("/")) -> None:
     """Start a one-node cluster on this machine, installing what is missing."""
-    with _told():
+    with told():
         takeaway.require_root("up")
         layout = _layout(root)
-        setup.up(layout, os.environ, _progress())
+        setup.up(layout, os.environ, progress())
         print(NEXT)
         if not layout.ordinary:
             print(f"\nexport TRIVET_CONFIG={client_file(layout, os.environ).path}")
@@ -73,14 +71,14 @@ def down(
     ] = False,
 ) -> None:
     """Stop the cluster's node on this machine; VMs and data stay."""
-    with _told():
+    with told():
         takeaway.require_root("down")
         layout = _layout(root)
         if purge:
-            takeaway.purge(layout, _progress())
+            takeaway.purge(layout, progress())
             print("Trivet was removed from this machine.")
         else:
-            takeaway.down(layout, _progress())
+            takeaway.down(layout, progress())
             print("Trivet is stopped; `sudo ./trivet up` starts it again.")
 
 
@@ -89,7 +87,7 @@ def doctor(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
 ) -> None:
     """Say what works on this machine, and why what doesn't; exit 1 if something is wrong."""
-    with _told():
+    with told():
         findings = asyncio.run(doctor_module.examine(_layout(root)))
         if output == "json":
             print(json.dumps([asdict(finding) for finding in findings], indent=1))
@@ -119,7 +117,7 @@ def run_tests(
     soak: Annotated[bool, typer.Option("--soak", help="Also the long campaigns.")] = False,
 ) -> None:
     """Run all checks and tests that this machine can run; further arguments go to pytest."""
-    with _told():
+    with told():
         result = testing.run_stages(checkout(), context.args, soak=soak)
         testing.tell(result)
         raise typer.Exit(1 if result.failed else 0)
@@ -127,43 +125,23 @@ def run_tests(
 
 def bench(context: typer.Context) -> None:
     """Run a benchmark: `bench NAME [--json]`; `bench --help` lists them."""
-    with _told():
+    with told():
         argv = (sys.executable, "-m", "bench", *context.args)
         raise typer.Exit(subprocess.run(argv, cwd=checkout(), check=False).returncode)
 
 
 def lint() -> None:
     """Check format, style, types, and the layers of the architecture."""
-    with _told():
+    with told():
         result = testing.lint(checkout())
         raise typer.Exit(1 if result.failed else 0)
 
 
 def lock() -> None:
     """Write the lock files anew after a change of dependencies (for developers)."""
-    with _told():
+    with told():
         locks.write(checkout())
 
 
 def _layout(root: Path) -> Layout:
     return Layout(Path(os.path.abspath(root)))
-
-
-def _progress() -> setup.Say:
-    begun = time.monotonic()
-
-    def say(what: str) -> None:
-        print(f"==> [{time.monotonic() - begun:5.1f} s] {what}", file=sys.stderr, flush=True)
-
-    return say
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn errors into one line and exit code 1."""
-    try:
-        yield
-    except TrivetError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        print(f"trivet: {error.detail}{hint}", file=sys.stderr)
-        raise typer.Exit(1) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -40,10 +41,11 @@ def subnet_v6(node: str, machine_id: str) -> str:
     return f"fd{digest[:2]}:{digest[2:6]}:{digest[6:10]}:77::/64"
 
 
-def pool_document(node: str, free_bytes: int) -> dict[str, Any]:
-    """The default pool: an image file on this node."""
-    member = {"node": node, "file_gib": pool_size_gib(free_bytes)}
-    return {"meta": {"name": "default"}, "spec": {"members": [member]}}
+def pool_document(nodes: Sequence[str], free_bytes: int) -> dict[str, Any]:
+    """The default pool: an image file on every node; `free_bytes` is what each has."""
+    size_gib = pool_size_gib(free_bytes)
+    members = [{"node": node, "file_gib": size_gib} for node in nodes]
+    return {"meta": {"name": "default"}, "spec": {"members": members}}
 
 
 def network_document(node: str, machine_id: str) -> dict[str, Any]:
@@ -58,13 +60,18 @@ def made_defaults(layout: Layout) -> bool:
     return (layout.state / DONE).exists()
 
 
-def ensure_defaults(layout: Layout, settings: Settings, token: str) -> list[str]:
-    """Make what is missing; what was made, in words. Raises `Fatal` if the API refuses."""
+def ensure_defaults(
+    layout: Layout, settings: Settings, token: str, nodes: Sequence[str] = ()
+) -> list[str]:
+    """Make what is missing, through the gateway of `settings`; what was made, in words.
+    `nodes`: those that the pool is on, all of this machine (none: the gateway's own). Raises
+    `Fatal` if the API refuses."""
     if made_defaults(layout):
         return []
-    free_bytes = shutil.disk_usage(layout.state).free
+    members = nodes or (settings.node,)
+    free_bytes = shutil.disk_usage(layout.state).free // len(members)
     wanted = (
-        ("/v1/pools", "pool default", pool_document(settings.node, free_bytes)),
+        ("/v1/pools", "pool default", pool_document(members, free_bytes)),
         (
             f"/v1/projects/{PROJECT}/networks",
             "network default",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from trivet.contracts.compute.alarms import RULES
 from trivet.contracts.compute.node_check import CheckResult
 from trivet.contracts.driver import DriverContext
-from trivet.host.config_files import BUS_PORT
+from trivet.host.cluster import BUS_PORT
 from trivet.host.doctor import Finding
 from trivet.host.layout import Layout
 from trivet.host.readiness import gateway_health, gateway_url

@@ -19,6 +19,7 @@ from pathlib import Path
 from trivet.host import caller, environment, machine, processes, readiness
 from trivet.host.certificates import ensure_certificates
 from trivet.host.checkout import checkout, source_version
+from trivet.host.cluster import membership
 from trivet.host.config_files import ensure_settings, write_bus_config
 from trivet.host.defaults import ensure_defaults, made_defaults
 from trivet.host.failure import failed
@@ -64,14 +65,16 @@ def up(layout: Layout, env: Mapping[str, str], say: Say) -> None:
 def configure(layout: Layout, user: int) -> Settings:
     """Settings, keys, certificates, and what the bus and libvirt's daemon are started with;
     `user` is the service user's id. What is there already stays."""
-    settings = ensure_settings(layout)
+    known = membership(layout)
+    settings = ensure_settings(layout, known)
     public_keys = ensure_keys(layout.keys, {"gateway": user})
-    names, addresses = _own_names()
-    now = dt.datetime.now(dt.UTC)
-    ensure_certificates(layout.tls, names, addresses, user, now)
+    if known is None:  # else the cluster's authority has issued it
+        names, addresses = _own_names()
+        now = dt.datetime.now(dt.UTC)
+        ensure_certificates(layout.tls, names, addresses, user, now)
     for folder in (layout.bus_data, layout.gateway_data):
         machine.give_to_user(folder, user)
-    write_bus_config(layout, settings, public_keys)
+    write_bus_config(layout, settings, public_keys, known)
     prepare_libvirtd(layout)
     return settings
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from trivet.contracts.errors import TrivetError
-from trivet.host import bus_admin, processes, readiness
+from trivet.host import bus_admin, machine, processes, readiness
+from trivet.host.hypervisor import prepare_libvirtd
 from trivet.host.layout import Layout
 from trivet.host.logs import LogFolder
 from trivet.host.processes import ProcessRecord
@@ -55,11 +56,12 @@ class Supervisor:
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self._layout = layout
         self._settings = settings
-        self._running = {unit.name: _Running(unit) for unit in units_of(layout)}
+        units = units_of(layout, witness=settings.witness)
+        self._running = {unit.name: _Running(unit) for unit in units}
         self._logs = LogFolder(layout.log)
         self._asked = threading.Event()
         self._leave = False
-        self._provisioned = False
+        self._provisioned = settings.witness  # which leaves it to nodes that have services
         self._space = Space()
         self._stage = "starting"
 
@@ -181,12 +183,8 @@ class Supervisor:
             self._provisioned = True
 
     def _stop_all(self) -> None:
-        self._tell("stopping guests")
-        try:
-            drained = asyncio.run(bus_admin.drain(self._settings, bus_admin.DRAIN_GRACE_S))
-            log.info("guests stopped: %d, of them by force: %d", drained.stopped, drained.forced)
-        except TrivetError as error:
-            log.warning("guests were not stopped by the compute service: %s", error)
+        if not self._settings.witness:
+            self._stop_guests()
         for running in reversed(self._running.values()):
             self._tell(f"stopping {running.unit.name}")
             if running.child is not None and running.record is not None:
@@ -200,6 +198,14 @@ class Supervisor:
             running.child = None
             processes.forget(running.unit.name, self._layout.processes)
         self._tell("stopped")
+
+    def _stop_guests(self) -> None:
+        self._tell("stopping guests")
+        try:
+            drained = asyncio.run(bus_admin.drain(self._settings, bus_admin.DRAIN_GRACE_S))
+            log.info("guests stopped: %d, of them by force: %d", drained.stopped, drained.forced)
+        except TrivetError as error:
+            log.warning("guests were not stopped by the compute service: %s", error)
 
     def _tell(self, stage: str) -> None:
         told = {
@@ -228,6 +234,8 @@ def supervise(layout: Layout, version: str) -> None:
     installed, so that `up` sees whether it is the one it wants."""
     settings = load_settings({"TRIVET_SETTINGS": str(layout.settings_file)})
     configure_logs(NAME, settings.log_level)
+    machine.make_folders(layout)  # a reboot has taken those in /run
+    prepare_libvirtd(layout)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(limits[0], min(FILES_LIMIT, limits[1]))
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, limits[1]))

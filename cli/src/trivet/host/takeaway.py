@@ -45,9 +45,7 @@ def purge(layout: Layout, say: Say) -> None:
     if _has_neighbour(layout):
         made = _hand_over(made)
     say("removing files")
-    for folder in sorted(made.folders, reverse=True):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    _remove_made_folders(made)
     caller.remove_all(layout)
     if made.unit:
         machine.remove_unit(layout)
@@ -73,6 +71,17 @@ def _hand_over(made: record.Made) -> record.Made:
     update = {"user": other.user or made.user, "users": users, "folders": folders}
     record.keep(Layout(), other.model_copy(update=update))
     return made.model_copy(update={"user": False, "users": (), "folders": ()})
+
+
+def undo_folders(layout: Layout) -> None:
+    """Remove what the instance made outside its own folders for the programs of others."""
+    _remove_made_folders(record.load(layout))
+
+
+def _remove_made_folders(made: record.Made) -> None:
+    for folder in sorted(made.folders, reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _stop_supervisor(layout: Layout, say: Say) -> None:

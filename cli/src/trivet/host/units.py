@@ -33,8 +33,8 @@ class Unit:
     grace_s: float = 10.0
 
 
-def units_of(layout: Layout) -> tuple[Unit, ...]:
-    """The processes of an instance, in order of starting."""
+def units_of(layout: Layout, *, witness: bool = False) -> tuple[Unit, ...]:
+    """The processes of an instance, in order of starting; a witness has the bus alone."""
     python = str(layout.venv / "bin/python")
     bus = Unit(
         BUS,
@@ -42,6 +42,8 @@ def units_of(layout: Layout) -> tuple[Unit, ...]:
         user=USER,
         grace_s=20.0,
     )
+    if witness:
+        return (bus,)
     services = tuple(
         Unit(
             name,

@@ -29,6 +29,8 @@ ANSWERS_BUCKET = "gateway"
 BEAT_PREFIX = "trivet.beat"
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 REPLY_WITHIN_S = 300
+ROUTE_PING_INTERVAL = "2s"
+ROUTE_PINGS_MISSED_MAX = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Tls:
 
 @dataclass(frozen=True)
 class Cluster:
-    """How servers find each other. `routes` are `nats-route://host:port` of all of them."""
+    """How servers find each other. `routes` are `nats-route://host:port` of all of them; with
+    TLS, who connects must show a certificate of the cluster's authority."""
 
     name: str
     listen: str
@@ -53,12 +56,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """One server. `listen` is `host:port`; `public_keys` maps identities to public nkeys."""
+    """One server. `listen` is `host:port`; `public_keys` maps identities to public nkeys, and
+    `other_keys` does for each other node whose services may come here too."""
 
     name: str
     listen: str
     store_dir: Path
     public_keys: Mapping[str, str] = field(default_factory=dict)
+    other_keys: tuple[Mapping[str, str], ...] = ()
     tls: Tls | None = None
     cluster: Cluster | None = None
     monitor: str | None = None
@@ -104,7 +109,8 @@ def _reads(stream: str) -> list[str]:
 
 def server_config(plan: ServerPlan) -> str:
     """The text of the configuration file."""
-    missing = [i for i in IDENTITIES if i not in plan.public_keys]
+    nodes = (plan.public_keys, *plan.other_keys)
+    missing = [i for i in IDENTITIES if not any(i in keys for keys in nodes)]
     if missing:
         raise ValueError(f"no public key for {', '.join(missing)}")
     config: dict[str, Any] = {
@@ -116,8 +122,10 @@ def server_config(plan: ServerPlan) -> str:
         "jetstream": {"store_dir": str(plan.store_dir), "sync_interval": "always"},
         "authorization": {
             "users": [
-                {"nkey": plan.public_keys[identity], "permissions": permissions(identity)}
+                {"nkey": keys[identity], "permissions": permissions(identity)}
+                for keys in nodes
                 for identity in IDENTITIES
+                if identity in keys
             ]
         },
     }
@@ -132,6 +140,13 @@ def server_config(plan: ServerPlan) -> str:
             "name": plan.cluster.name,
             "listen": plan.cluster.listen,
             "routes": list(plan.cluster.routes),
+            # Every client is told all servers by its settings; what servers know of each other
+            # is addresses that their certificates need not have.
+            "no_advertise": True,
+            # A node whose power is cut says no goodbye: its interest must not outlive it by
+            # minutes, or requests are sent to where nobody is.
+            "ping_interval": ROUTE_PING_INTERVAL,
+            "ping_max": ROUTE_PINGS_MISSED_MAX,
             **({"tls": _tls(plan.cluster.tls)} if plan.cluster.tls else {}),
         }
     head = "# Made by `trivet up`; changes are overwritten.\n"

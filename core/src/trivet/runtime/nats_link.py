@@ -111,8 +111,9 @@ class Link:
         ca_file: Path | None = None,
         timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> Link:
-        """Connect. Raises `Retry(UNAVAILABLE)` where no server takes us within `timeout_s`,
-        `Fatal` where the key can't be used or the server is too old."""
+        """Connect to the first of `urls` that takes us: a node names its own server first.
+        Raises `Retry(UNAVAILABLE)` where no server takes us within `timeout_s`, `Fatal` where
+        the key can't be used or the server is too old."""
         link = cls(service)
         seed = load_seed(seed_file) if seed_file else None
         try:
@@ -128,6 +129,7 @@ class Link:
                     reconnected_cb=link._reconnected,
                     closed_cb=link._closed,
                     max_reconnect_attempts=-1,
+                    dont_randomize=True,
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
                     ping_interval=PING_INTERVAL_S,
                     max_outstanding_pings=PINGS_MISSED_MAX,

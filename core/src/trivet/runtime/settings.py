@@ -27,6 +27,7 @@ NOT_SETTINGS = (
     "TRIVET_URL",
     "TRIVET_TOKEN",
     "TRIVET_ROOT",
+    "TRIVET_LAB_ROOT",
     "TRIVET_CHECKOUT",
 )
 
@@ -131,10 +132,12 @@ class TelemetrySettings(Model):
 
 
 class Settings(Model):
-    """All settings of a node's services."""
+    """All settings of a node's services. `address`: where other nodes reach this one. `witness`:
+    the bus alone runs here, for its vote."""
 
     node: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0].lower())
     address: str = "127.0.0.1"
+    witness: bool = False
     state_dir: Path = Path("/var/lib/trivet")
     run_dir: Path = Path("/run/trivet")
     prefix: str = Field(default="tv", pattern="^[a-z]{1,3}$")

@@ -1,0 +1,156 @@
+"""`trivet lab`: a cluster of several nodes on this machine, to try things on and break them.
+
+The lab itself is `trivet.testing.lab`, which tests script from Python; here are its words.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivet.cli.session import WaitOption
+from trivet.host import takeaway
+from trivet.host.progress import progress, told
+from trivet.testing.lab.cluster import DEFAULT_ROOT, Lab
+from trivet.testing.lab.plan import NETS, NODES_MAX
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Root = Annotated[
+    Path, typer.Option(envvar="TRIVET_LAB_ROOT", help="The folder that holds all of the lab.")
+]
+Node = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, ... or just the number")]
+
+NEXT = """\
+The lab is ready. Next:
+  export TRIVET_CONFIG={TRIVET_CONFIG} TRIVET_ROOT={TRIVET_ROOT}
+  ./trivet node list
+  ./trivet image build-tiny
+  ./trivet vm create web --image tiny --network default --wait
+  ./trivet lab kill {last}           # cuts the power of a node; `lab start {last}` gives it back
+  ./trivet lab exec {last} -- ip addr
+  sudo ./trivet lab down        # removes all of it"""
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX)] = 3,
+    witness: Annotated[
+        bool, typer.Option("--witness", help="One more, which only has a vote on the bus.")
+    ] = False,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Start a cluster of several nodes on this machine."""
+    with told():
+        takeaway.require_root("lab up")
+        lab = Lab.create(_whole(root), nodes, witness=witness)
+        lab.up(progress())
+        print(NEXT.format(**lab.client_env(), last=lab.plan.workers[-1]))
+
+
+@app.command()
+def down(root: Root = DEFAULT_ROOT) -> None:
+    """Remove the lab with all its data."""
+    with told():
+        takeaway.require_root("lab down")
+        Lab.find(_whole(root)).down(progress())
+        print("The lab was removed.")
+
+
+@app.command()
+def status(root: Root = DEFAULT_ROOT) -> None:
+    """Say which nodes are on, how the cluster sees them, and what is cut."""
+    with told():
+        lab = Lab.find(_whole(root))
+        phases = lab.phases()
+        for name in lab.plan.names:
+            machine = lab.machine(name)
+            power = "off" if machine.pid is None else "paused" if machine.paused else "on"
+            print(f"{name:8} {power:7} {phases.get(name, '-'):9} {lab.plan.address(name)}")
+        for drop in sorted(lab.switch.drops(), key=repr):
+            print(f"cut: {drop.net}: {drop.target} hears nothing of {drop.source}")
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def exec_(node: Node, command: list[str], root: Root = DEFAULT_ROOT) -> None:
+    """Run a command in a node: `lab exec n1 -- ip addr`."""
+    with told():
+        lab = Lab.find(_whole(root))
+        argv, env = lab.entering(lab.plan.node(node), command)
+        sys.stdout.flush()
+        os.execvpe(argv[0], argv, env)
+
+
+@app.command()
+def kill(node: Node, root: Root = DEFAULT_ROOT) -> None:
+    """Cut the power of a node."""
+    with told():
+        lab = Lab.find(_whole(root))
+        lab.kill(lab.plan.node(node))
+
+
+@app.command()
+def start(
+    node: Node,
+    wait_s: WaitOption = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Switch a node on again."""
+    with told():
+        lab = Lab.find(_whole(root))
+        lab.start(lab.plan.node(node))
+        if wait_s:
+            lab.wait_ready([lab.plan.node(node)], progress(), wait_s)
+
+
+@app.command()
+def pause(node: Node, root: Root = DEFAULT_ROOT) -> None:
+    """Let a node hang: all its processes stop where they are."""
+    with told():
+        lab = Lab.find(_whole(root))
+        lab.pause(lab.plan.node(node))
+
+
+@app.command()
+def resume(node: Node, root: Root = DEFAULT_ROOT) -> None:
+    """Let a paused node go on."""
+    with told():
+        lab = Lab.find(_whole(root))
+        lab.resume(lab.plan.node(node))
+
+
+@app.command()
+def cut(
+    node: Node,
+    off: Annotated[
+        list[str] | None, typer.Option("--from", metavar="NODE", help="Only off this one.")
+    ] = None,
+    net: Annotated[str, typer.Option(help="mgmt, storage or all")] = "all",
+    one_way: Annotated[
+        bool, typer.Option("--one-way", help="It hears nothing, and is still heard.")
+    ] = False,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Cut a node off the others, or off one of them."""
+    if net not in (*NETS, "all"):
+        raise typer.BadParameter("mgmt, storage or all", param_hint="--net")
+    with told():
+        lab = Lab.find(_whole(root))
+        others = [lab.plan.node(name) for name in off or ()]
+        nets = NETS if net == "all" else (net,)
+        lab.cut(lab.plan.node(node), others, nets, one_way=one_way)
+
+
+@app.command()
+def heal(root: Root = DEFAULT_ROOT) -> None:
+    """Undo all cuts."""
+    with told():
+        Lab.find(_whole(root)).heal()
+
+
+def _whole(root: Path) -> Path:
+    return Path(os.path.abspath(root))

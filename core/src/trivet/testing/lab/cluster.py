@@ -1,0 +1,292 @@
+"""The lab: a cluster of several real nodes on this machine, and everything that can befall them.
+
+Each node is a machine of its own as far as Trivet can see (`machine_space`), cabled to the others
+by a switch (`switch`), and runs the product's own supervisor, bus and services, configured as the
+members of any cluster are (`trivet.host.founding`). Every command may be repeated; what was made
+is found again by names that follow from the lab's folder, so that `down` leaves nothing behind
+even where the one who called `up` died in the middle.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from trivet.client import Client
+from trivet.client.config import load_config
+from trivet.contracts.compute.node import Node
+from trivet.contracts.errors import NOT_FOUND, Refused, TrivetError
+from trivet.contracts.resource import Phase
+from trivet.host import caller, environment, machine, readiness, takeaway, traces
+from trivet.host.checkout import checkout, source_version
+from trivet.host.defaults import ensure_defaults
+from trivet.host.failure import failed
+from trivet.host.founding import found
+from trivet.host.layout import Layout
+from trivet.host.units import units_of
+from trivet.runtime.settings import Settings, load_settings
+from trivet.testing.lab.machine_space import MachineSpace
+from trivet.testing.lab.plan import NETS, LabPlan, load_plan
+from trivet.testing.lab.switch import HOST, Drop, Switch, free_net, namespace_exists
+
+DEFAULT_ROOT = Path("/var/lib/trivet-lab")
+CLUSTER = "lab"
+READY_S = 180.0
+LOOK_S = 0.1
+
+Say = Callable[[str], None]
+
+
+class Lab:
+    """The lab under a root folder. Made by `create`, found again by `find`."""
+
+    def __init__(self, plan: LabPlan) -> None:
+        self.plan = plan
+        self.switch = Switch(plan)
+
+    @classmethod
+    def create(cls, root: Path, nodes: int, *, witness: bool = False) -> Lab:
+        """The lab under `root` as it is asked for; raises where there is another one."""
+        prefix = Layout(root).prefix
+        plan = LabPlan(
+            root=root, nodes=nodes, witness=witness, net=free_net(sum(prefix.encode()) % 256)
+        )
+        there = load_plan(root)
+        if there is None:
+            root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            plan.file.write_text(plan.model_dump_json(indent=1))
+            return cls(plan)
+        if there != plan.model_copy(update={"net": there.net}):
+            detail = f"there is another lab under {root}: {', '.join(there.names)}"
+            raise failed(detail, hint="`lab down` removes it")
+        return cls(there)
+
+    @classmethod
+    def find(cls, root: Path) -> Lab:
+        """The lab that is there. Raises `Refused(NOT_FOUND)`."""
+        plan = load_plan(root)
+        if plan is None:
+            raise Refused(NOT_FOUND, f"there is no lab under {root}", hint="`lab up` makes one")
+        return cls(plan)
+
+    # --- all of it ---------------------------------------------------------------------------
+
+    def up(self, say: Say, env: Mapping[str, str] = os.environ) -> None:
+        """Start what does not run; returns when every node does its work."""
+        os.umask(0o022)
+        base = self.plan.base
+        folder = checkout()
+        version = source_version(folder)
+        machine.make_folders(base)
+        machine.remember_sysctls(base)
+        user = machine.ensure_user(base)
+        machine.ensure_libvirt_user(base)
+        if environment.installed_version(base) is None:
+            say("installing the services")
+            environment.install(base, folder, version)
+        say("setting the nodes up")
+        self._found(user)
+        self.switch.make()
+        say(f"starting {', '.join(self.plan.names)}")
+        self._each(self.start, self.plan.names)
+        self.wait_ready(self.plan.names, say)
+        token = self._token()
+        first = self.settings(self.plan.workers[0])
+        for name in ensure_defaults(base, first, token, self.plan.workers):
+            say(f"made {name}")
+        urls = [readiness.gateway_url(self.settings(name)) for name in self.plan.workers]
+        caller.write(base, caller.client_file(base, env), urls[0], token)
+
+    def down(self, say: Say) -> None:
+        """Remove the lab and every trace of it."""
+        say("ending the nodes")
+        self._each(self.kill, self.plan.names)
+        self._remove_rest(say)
+
+    def _remove_rest(self, say: Say) -> None:
+        for name in self.plan.names:
+            self._detach_loops(self.plan.layout(name))
+            takeaway.undo_folders(self.plan.layout(name))
+            shutil.rmtree(self.plan.root / name, ignore_errors=True)
+        takeaway.purge(self.plan.base, say)
+        shutil.rmtree(self.plan.root)
+
+    def _detach_loops(self, layout: Layout) -> None:
+        for device, file in traces.loops().items():
+            if layout.owns(file):
+                subprocess.run(("losetup", "--detach", device), check=False)
+
+    def _found(self, user: int) -> None:
+        """Make the nodes' folders, and make them the members of a cluster."""
+        hosts = ["127.0.0.1 localhost", "::1 localhost"]
+        hosts += [f"{self.plan.address(name)} {name}" for name in self.plan.names]
+        for name in self.plan.names:
+            root = self.plan.root / name
+            (root / "etc").mkdir(parents=True, exist_ok=True)
+            (root / "etc/hosts").write_text("\n".join(hosts) + "\n")
+            if not (root / "opt").is_symlink():
+                (root / "opt").symlink_to(self.plan.root / "opt")
+        places = [self.plan.place(name) for name in self.plan.names]
+        found(CLUSTER, places, self.plan.base.tls, user)
+
+    # --- a node ------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Switch a node on; returns when it has begun to boot."""
+        space = self.machine(name)
+        if space.pid is None:
+            space.end()
+            self.switch.plug(name)
+            space.start()
+
+    def kill(self, name: str) -> None:
+        """Cut a node's power: it falls silent in one moment, and nothing of it runs any more."""
+        self.switch.silence(name)
+        self.machine(name).end()
+        self.switch.unplug(name)
+
+    def pause(self, name: str) -> None:
+        """Let all processes of a node hang; its kernel still acknowledges what is sent to it."""
+        self.machine(name).pause()
+
+    def resume(self, name: str) -> None:
+        """Let a paused node go on."""
+        self.machine(name).resume()
+
+    def cut(
+        self, name: str, others: Iterable[str] = (), nets: Iterable[str] = NETS, *, one_way: bool
+    ) -> None:
+        """Cut a node off `others` (none: off all, this machine too). With `one_way` it hears
+        nothing of them any more, and they still hear it."""
+        drops = []
+        for net in nets:
+            rest = [*self.plan.names, *([HOST] if net == "mgmt" else [])]
+            for other in others or [o for o in rest if o != name]:
+                drops.append(Drop(net, other, name))
+                if not one_way:
+                    drops.append(Drop(net, name, other))
+        self.switch.cut(drops)
+
+    def heal(self) -> None:
+        """Let everybody reach everybody again."""
+        self.switch.heal()
+
+    def run(
+        self, name: str, *argv: str, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a node; what it said and how it ended."""
+        command, env = self.entering(name, argv)
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+
+    def entering(self, name: str, argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """The command line and environment that run `argv` in a node, with Trivet's own
+        programs at hand."""
+        path = f"{self.plan.layout(name).venv / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
+        return self.machine(name).enter(argv, {**self.client_env(name), "PATH": path})
+
+    def machine(self, name: str) -> MachineSpace:
+        """The machine of a node."""
+        layout = self.plan.layout(name)
+        python = str(layout.venv / "bin/python")
+        supervise = (python, "-m", "trivet.host.supervise", "--root", str(layout.root))
+        log = str(layout.log_file("supervisor"))
+        logged = ("/bin/sh", "-c", f'exec "$@" >>{log} 2>&1', "sh", *supervise)
+        return MachineSpace(name, layout.root, self.plan.namespace(name), logged)
+
+    def settings(self, name: str) -> Settings:
+        """What a node's services are set to."""
+        return load_settings({"TRIVET_SETTINGS": str(self.plan.layout(name).settings_file)})
+
+    # --- the cluster -------------------------------------------------------------------------
+
+    def client_env(self, name: str | None = None) -> dict[str, str]:
+        """The environment in which the command line reaches the cluster; files that it gives to
+        a node are given to `name` (None: the first)."""
+        base = self.plan.base
+        return {
+            "TRIVET_CONFIG": str(caller.client_file(base, {}).path),
+            "TRIVET_ROOT": str(self.plan.layout(name or self.plan.workers[0]).root),
+        }
+
+    def client(self) -> Client:
+        """A client of the API: one a thread."""
+        return Client.of(load_config(self.client_env()))
+
+    def wait_ready(self, names: Sequence[str], say: Say, seconds: float = READY_S) -> None:
+        """Wait until nodes do their work, by what they and the cluster say. Raises `Fatal`."""
+        deadline = time.monotonic() + seconds
+        told = ""
+        while missing := self._missing(names):
+            if time.monotonic() > deadline:
+                raise failed(f"not ready after {seconds:.0f} s: {missing}")
+            if missing != told:
+                say(f"waiting for {missing}")
+                told = missing
+            time.sleep(LOOK_S)
+
+    def _missing(self, names: Sequence[str]) -> str:
+        """What the nodes of those names still lack; '' nothing."""
+        for name in names:
+            layout, settings = self.plan.layout(name), self.settings(name)
+            for unit in units_of(layout, witness=settings.witness):
+                if not readiness.supervised(layout, unit.name):
+                    return f"{unit.name} of {name}"
+            if settings.witness:
+                continue
+            health = readiness.gateway_health(settings, layout)
+            if health is None or health.status != "ok":
+                silent = ", ".join(health.silent) if health else "the gateway"
+                return f"{silent or 'services'} on {name}"
+        phases = self.phases()
+        for name in names:
+            if name in self.plan.workers and phases.get(name) is not Phase.READY:
+                return f"the cluster to hear of {name}"
+        return ""
+
+    def phases(self) -> dict[str, Phase]:
+        """How the cluster sees each node; empty while it can't say."""
+        token = self._token()
+        if not token:
+            return {}
+        settings = self.settings(self._alive())
+        url, base = readiness.gateway_url(settings), self.plan.base
+        try:
+            with Client(url, token, base.ca_file, retry_s=0) as client:
+                nodes: tuple[Node, ...] = client.nodes.list().items
+        except TrivetError:
+            return {}
+        return {node.meta.name: node.status.phase for node in nodes}
+
+    def _alive(self) -> str:
+        """A node that is switched on, the first where none is."""
+        on = [n for n in self.plan.workers if self.machine(n).pid is not None]
+        return (on or self.plan.workers)[0]
+
+    def _token(self) -> str:
+        """The first administrator's token, from whichever node led at the first start; ''
+        while there is none that counts."""
+        for name in self.plan.workers:
+            layout = self.plan.layout(name)
+            if layout.token_file.exists():
+                token = layout.token_file.read_text().strip()
+                settings = self.settings(self._alive())
+                if readiness.proves_something(settings, layout, token):
+                    return token
+        return ""
+
+    def _each(self, act: Callable[[str], None], names: Sequence[str]) -> None:
+        """Do something to several nodes at once. Raises the first failure."""
+        with ThreadPoolExecutor(len(names)) as pool:
+            for done in [pool.submit(act, name) for name in names]:
+                done.result()
+
+    def __repr__(self) -> str:
+        on = [n for n in self.plan.names if namespace_exists(self.plan.namespace(n))]
+        return f"<Lab {self.plan.root} {' '.join(on) or 'off'}>"
