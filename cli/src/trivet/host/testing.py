@@ -1,7 +1,10 @@
-"""`trivet lint` and `trivet test`: every check of a checkout, in order, with one sum at the end.
+"""`trivet lint` and `trivet test`: every check of a checkout, with one sum at the end.
 
-A stage that fails does not stop the later ones. What could not run here is told with its reason,
-so that a green result says what it is worth. The last line counts everything.
+The stages run in two lanes beside each other: what works the machine (real engines, whole nodes)
+waits most of its time, and what only computes fills the gaps. Within a lane they keep their order;
+each is told as a whole when it ends, with its time. A stage that fails does not stop the later
+ones. What could not run here is told with its reason, so that a green result says what it is
+worth. The last line counts everything.
 """
 
 from __future__ import annotations
@@ -10,13 +13,40 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
-STAGES = ("unit", "architecture", "contract", "functional", "simulation", "lab", "kernel")
+
+@dataclass(frozen=True)
+class Stage:
+    """Tests that run together: those of a folder below `tests`, or those of them that pytest's
+    `-m` expression chooses."""
+
+    name: str
+    folder: str
+    chosen: str = ""
+
+
+COMPUTING = (
+    Stage("unit", "unit"),
+    Stage("architecture", "architecture"),
+    Stage("contract", "contract", "not root"),
+    Stage("functional", "functional"),
+    Stage("simulation", "simulation"),
+)
+WORKING = (
+    Stage("engines", "contract", "root"),
+    Stage("lab", "lab"),
+    Stage("kernel", "kernel"),
+)
+"""These share the machine's own names and may not run beside each other."""
+
 SOURCES = ("core", "services", "plugins", "cli", "tests", "bench")
 NO_TESTS = 5
 
@@ -83,12 +113,33 @@ def run_stages(folder: Path, extra: Sequence[str], *, soak: bool) -> Result:
     options = [*extra, *(["--soak"] if soak else [])]
     if any(not arg.startswith("-") and Path(arg.partition("::")[0]).exists() for arg in extra):
         return _pytest(folder, options)
-    total = lint(folder)
-    for stage in STAGES:
-        if any((folder / "tests" / stage).rglob("test_*.py")):
-            print(f"\n==> {stage}", flush=True)
-            total.add(_pytest(folder, [*options, f"tests/{stage}"]))
+    with ThreadPoolExecutor(max_workers=2) as lanes:
+        working = lanes.submit(_run_lane, folder, WORKING, options)
+        total = lint(folder)
+        total.add(_run_lane(folder, COMPUTING, options))
+        total.add(working.result())
     return total
+
+
+def _run_lane(folder: Path, stages: Sequence[Stage], options: Sequence[str]) -> Result:
+    total = Result()
+    for stage in stages:
+        if any((folder / "tests" / stage.folder).rglob("test_*.py")):
+            total.add(_run_stage(folder, stage, options))
+    return total
+
+
+def _run_stage(folder: Path, stage: Stage, options: Sequence[str]) -> Result:
+    """Run a stage, and print at once all that it said."""
+    chosen = ("-m", stage.chosen) if stage.chosen else ()
+    print(f"==> {stage.name} begins", flush=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        result = _pytest(folder, [*chosen, *options, f"tests/{stage.folder}"], said)
+        said.seek(0)
+        head = f"\n==> {stage.name}: {result} in {time.monotonic() - begun:.0f} s"
+        print(f"{head}\n{said.read()}", end="", flush=True)
+    return result
 
 
 def tell(result: Result) -> None:
@@ -99,13 +150,16 @@ def tell(result: Result) -> None:
     print(result, flush=True)
 
 
-def _pytest(folder: Path, arguments: Sequence[str]) -> Result:
+def _pytest(folder: Path, arguments: Sequence[str], said: IO[str] | None = None) -> Result:
+    """Run pytest; what it says goes to `said`, or is seen as it comes."""
     with tempfile.TemporaryDirectory(prefix="trivet-test-") as scratch:
         report = Path(scratch) / "report.xml"
         done = subprocess.run(
             (sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments),
             cwd=folder,
             stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT if said else None,
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
         )

@@ -7,27 +7,25 @@ What must hold, whatever was killed and whenever:
 * there is one of each (a domain, a process, a volume a VM) and no orphan: what the instance
   holds after the second guest is gone is what it held before;
 * the steady guest was not touched: the same process, the same epoch, answering; and every write
-  it made ended well. Where its own disk's path was cut (`qsd`, `nbdkit`), its writes may wait
-  until the path is back, and still none fails.
+  it made ended well. Where a guest's own disk's path was cut (`qsd`, `nbdkit`), its writes may
+  wait until the path is back, and still none fails.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet.contracts.compute.vm import Power
 from trivet.testing.lab.inventory import Inventory, difference
 from trivet.testing.lab.node import Guest, LabNode, NotInTime, until
-from trivet.testing.lab.schedule import During, Part, Point
+from trivet.testing.lab.schedule import ON_A_RUNNING_GUEST, During, Part, Point
+from trivet.testing.lab.work import BOUND_S, Work
 
 log = logging.getLogger(__name__)
 
-BOUND_S = 180.0
 STEADY = "steady"
 WRITER = (
     "(n=0; while :; do n=$((n+1)); { echo $n >/data/w.new && sync && mv /data/w.new /data/w; }"
@@ -94,20 +92,24 @@ class Campaign:
     def _run(self, point: Point) -> Recovery:
         assert self._steady is not None
         other = f"other-{next(_numbers)}"
-        work = _Work(self.node, point.during, other)
+        work = Work(self.node, point.during, other)
         written = self._writes()
         work.begin()
+        victim = self.node.guest(other) if point.during in ON_A_RUNNING_GUEST else self._steady
+        work.go()
         time.sleep(point.after_s)
-        killed = self.node.kill(point.part, self._steady)
+        killed = self.node.kill(point.part, victim)
         at = time.monotonic()
         if point.part is Part.SUPERVISOR:
             work.converged(at)
             self.node.trivet("up")
         converged = work.converged(at)
-        until("all parts run", lambda: self._runs_again(point, killed), BOUND_S)
+        until("all parts run", lambda: self._runs_again(point.part, victim, killed), BOUND_S)
         healthy = time.monotonic() - at
         self._check_steady(written)
         writes = time.monotonic() - at
+        if victim is not self._steady:
+            self._check_other(victim)
         if point.during is not During.STEADY:
             self.node.act(other, "delete")
         self._check_clean()
@@ -121,9 +123,8 @@ class Campaign:
 
     # --- what must hold ----------------------------------------------------------------------
 
-    def _runs_again(self, point: Point, killed: int) -> bool:
-        assert self._steady is not None
-        pids = self.node.pids(point.part, self._steady)
+    def _runs_again(self, part: Part, victim: Guest, killed: int) -> bool:
+        pids = self.node.pids(part, victim)
         return len(pids) == 1 and pids[0] != killed and self.node.healthy()
 
     def _writes(self) -> int:
@@ -144,6 +145,12 @@ class Campaign:
         vm = self.node.vm(STEADY)
         assert vm is not None
         assert vm.status.power is Power.RUNNING
+
+    def _check_other(self, guest: Guest) -> None:
+        now = self.node.guest(guest.name)
+        assert now == guest, f"the guest was touched: {guest} became {now}"
+        said = self.node.console(guest, "date >/data/x; sync; dmesg | grep -i 'i/o error'", BOUND_S)
+        assert "rror" not in said, said
 
     def _check_clean(self) -> None:
         found = ["never looked"]
@@ -168,66 +175,3 @@ def settled(node: LabNode) -> Inventory:
 
     until("the instance has settled", agree, BOUND_S, 2.0)
     return looks[0]
-
-
-class _Work:
-    """What goes on while the part is killed, on a guest of its own, from a thread of its own:
-    the call itself may be what is cut."""
-
-    def __init__(self, node: LabNode, during: During, name: str) -> None:
-        self._node = node
-        self._during = during
-        self._name = name
-        self._epoch = 0
-        self._failed: list[BaseException] = []
-        self._thread = threading.Thread(target=self._guarded, daemon=True)
-
-    def begin(self) -> None:
-        """Prepare it, then let it run."""
-        if self._during in (During.DELETE, During.RESTART):
-            self._node.create(self._name)
-            until(f"{self._name} has booted", lambda: self._node.ready(self._name), 120)
-            vm = self._node.vm(self._name)
-            self._epoch = vm.status.epoch if vm else 0
-        self._thread.start()
-
-    def converged(self, since: float) -> float:
-        """Wait until it is as it was asked for; seconds since `since`."""
-        self._thread.join(BOUND_S)
-        if self._failed:
-            raise AssertionError(f"{self._during}: {self._failed[0]!r}") from self._failed[0]
-        until(f"{self._during} of {self._name} is done", self._is_done(), BOUND_S)
-        return time.monotonic() - since
-
-    def _guarded(self) -> None:
-        try:
-            self._act()
-        except Exception as error:  # noqa: BLE001 - told in `converged`, by the test's own thread
-            self._failed.append(error)
-
-    def _act(self) -> None:
-        match self._during:
-            case During.CREATE:
-                self._node.create(self._name, BOUND_S)
-            case During.DELETE:
-                self._node.act(self._name, "delete", BOUND_S)
-            case During.RESTART:
-                self._node.act(self._name, "stop", BOUND_S)
-                until(f"{self._name} is off", lambda: self._power() is Power.STOPPED, BOUND_S)
-                self._node.act(self._name, "start", BOUND_S)
-
-    def _power(self) -> Power | None:
-        vm = self._node.vm(self._name)
-        return vm.status.power if vm else None
-
-    def _is_done(self) -> Callable[[], bool]:
-        def restarted() -> bool:
-            vm = self._node.vm(self._name)
-            return vm is not None and vm.status.epoch > self._epoch and vm.status.guest_ready
-
-        return {
-            During.STEADY: lambda: True,
-            During.CREATE: lambda: self._node.ready(self._name),
-            During.DELETE: lambda: self._node.vm(self._name) is None,
-            During.RESTART: restarted,
-        }[self._during]

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 
 class Part(StrEnum):
-    """What can be killed. `qsd` and `nbdkit` are those of the steady guest's volume: they are
-    in its data path; the others are in nobody's."""
+    """What can be killed. `qsd` and `nbdkit` are those of a guest's own volume: they are in its
+    data path; the others are in nobody's."""
 
     COMPUTE = "compute"
     STORAGE = "storage"
@@ -39,12 +39,27 @@ class During(StrEnum):
     CREATE = "create"
     DELETE = "delete"
     RESTART = "restart"
+    SNAPSHOT = "snapshot"
+    PLUG_DISK = "plug-disk"
+    PLUG_NIC = "plug-nic"
 
 
-LONGEST_S = {During.STEADY: 0.1, During.CREATE: 2.5, During.DELETE: 1.5, During.RESTART: 4.0}
-"""About how long each takes undisturbed: later the kill would hit steady state."""
+LONGEST_S = {
+    During.STEADY: 0.1,
+    During.CREATE: 2.5,
+    During.DELETE: 1.5,
+    During.RESTART: 4.0,
+    During.SNAPSHOT: 0.6,
+    During.PLUG_DISK: 4.0,
+    During.PLUG_NIC: 4.0,
+}
+"""About how long each takes undisturbed: later the kill would hit steady state. What is plugged
+is taken away again."""
 
-_WORD = re.compile(r"(?P<part>[a-z]+)@(?P<during>[a-z]+)\+(?P<after>\d+(\.\d+)?)")
+ON_A_RUNNING_GUEST = (During.SNAPSHOT, During.PLUG_DISK, During.PLUG_NIC)
+"""Here the data path that is killed is the worked-on guest's own, else it is the steady one's."""
+
+_WORD = re.compile(r"(?P<part>[a-z]+)@(?P<during>[a-z-]+)\+(?P<after>\d+(\.\d+)?)")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from trivet.plugins.storage.sockets import Socket, Sockets, socket_path
 PROGRAM = "nbdkit"
 THREADS = 16
 PORT_ATTEMPTS = 5
+END_GRACE_S = 0.2
+"""Asked to end, nbdkit waits for its clients to leave, for ever; one of an old epoch will not."""
 
 
 def export_name(volume: ResourceId, epoch: int) -> str:
@@ -89,7 +91,8 @@ def _served_file(volume: ResourceId, epoch: int, data: Path) -> tuple[str, ...]:
 
 
 async def end_replica_server(servers: Sockets, server: Socket) -> None:
-    """End a server: what it had acknowledged is in the file, and synced where it was asked."""
+    """End a server: what it had acknowledged is in the file, and synced where it was asked, so
+    that it may be killed in the middle of a write, which ends before the process does."""
     if server.daemon is not None:
-        await end(server.daemon)
+        await end(server.daemon, grace_s=END_GRACE_S)
     servers.forget(server)

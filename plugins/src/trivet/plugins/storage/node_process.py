@@ -25,6 +25,8 @@ from trivet.contracts.errors import DRIVER_FAILED, Fatal
 PROC = Path("/proc")
 COMMAND_TIMEOUT_S = 120.0
 TERM_GRACE_S = 10.0
+DEATH_S = 10.0
+"""A killed process first ends what it has asked of the kernel: a write to a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ async def end(daemon: Daemon, *, signals: bool = True, grace_s: float = TERM_GRA
             signal.pidfd_send_signal(handle, signal.SIGTERM)
         if not await _gone(handle, grace_s):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-            if not await _gone(handle, grace_s):
+            if not await _gone(handle, DEATH_S):
                 raise Fatal(DRIVER_FAILED, f"process {daemon.pid} does not die")
     except ProcessLookupError:
         return

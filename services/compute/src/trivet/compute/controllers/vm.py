@@ -37,6 +37,14 @@ RESYNC_S = 60.0
 NO_NODE_LOOK_S = 10.0
 
 
+def _waits_for_node(vm: Vm) -> bool:
+    """Whether a change of a node may let it go on: it has none, finds too little room where it
+    is, or is to go from one that may be gone."""
+    short = vm.status.condition("Scheduled")
+    starved = short is not None and short.status == "false"
+    return vm.status.node is None or vm.meta.deleting_at is not None or starved
+
+
 class VmController:
     """Keeps VMs placed, whole and handed over."""
 
@@ -75,7 +83,7 @@ class VmController:
 
     def _vm_changed(self, key: str) -> None:
         vm = self._vms.by_key(key)
-        if vm is not None and (vm.status.node is None or vm.meta.deleting_at is not None):
+        if vm is not None and _waits_for_node(vm):
             self._waiting.add(key)
         else:
             self._waiting.discard(key)
