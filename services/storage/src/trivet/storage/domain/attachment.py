@@ -5,6 +5,9 @@ again behind the same socket, for a guest that was paused by the failure can onl
 Anything else (another node, an attachment that is ending) begins a new epoch, whose servers shut
 the former one out. An epoch is given out by compare-and-swap
 before anything is served under it, and never twice.
+
+A volume that storage holds itself, to repair it, is let go of in order as soon as somebody asks
+for it; who can't wait any more takes it all the same, as from a holder that died.
 """
 
 from __future__ import annotations
@@ -13,13 +16,22 @@ from trivet.contracts.errors import DELETING, Refused, Retry
 from trivet.contracts.storage.codes import ATTACHED, NOT_READY
 from trivet.contracts.storage.engine import AttachedVolume
 from trivet.contracts.storage.volume import Attachment, Volume
+from trivet.storage.domain.replication import REPAIR, after_graph, held_for_repair, with_all
 from trivet.storage.domain.volume_status import in_sync, with_attachment
 
 SOON_S = 0.5
 
 
-def attach(volume: Volume, holder: str, node: str, broken_epoch: int | None) -> Volume:
-    """The volume held by `holder` on `node`; the same volume where it is so already.
+def attach(
+    volume: Volume,
+    holder: str,
+    node: str,
+    broken_epoch: int | None,
+    *,
+    impatient: bool = False,
+) -> Volume:
+    """The volume held by `holder` on `node`; the same volume where it is so already. One that is
+    held for repair is let go of at first: it is then to be asked again (`impatient`: it is taken).
 
     `broken_epoch` is that of an attachment that was seen gone or broken on its node. Raises
     `Refused(ATTACHED)`, `Refused(DELETING)`, `Retry(NOT_READY)`.
@@ -27,7 +39,9 @@ def attach(volume: Volume, holder: str, node: str, broken_epoch: int | None) -> 
     name, held = volume.meta.name, volume.status.attachment
     if volume.meta.deleting_at is not None:
         raise Refused(DELETING, f"volume {name} is being deleted")
-    if held is not None and held.holder != holder:
+    if held is not None and held.holder != holder and not (impatient and held_for_repair(held)):
+        if held_for_repair(held):
+            return detach(volume, REPAIR)
         if held.detaching:
             raise Retry(ATTACHED, f"{held.holder} lets go of {name}", retry_after_s=SOON_S)
         raise Refused(ATTACHED, f"volume {name} is held by {held.holder} on {held.node}")
@@ -60,6 +74,8 @@ def attached(volume: Volume, there: AttachedVolume) -> Volume:
     held = volume.status.attachment
     if held is None or held.epoch != there.epoch or held.detaching:
         return volume
+    if there.slots and held.number != there.number:
+        return volume
     seen = {"socket": there.socket, "export": there.export, "size_bytes": there.size_bytes}
     return with_attachment(volume, held.model_copy(update=seen))
 
@@ -82,4 +98,4 @@ def detached(volume: Volume, node: str) -> Volume:
     held = volume.status.attachment
     if held is None or held.node != node or not held.detaching:
         return volume
-    return with_attachment(volume, None)
+    return with_attachment(with_all(volume, after_graph), None)
