@@ -21,12 +21,14 @@ from trivet.contracts.compute.hypervisor import (
     DomainEvent,
     DomainNic,
     DomainSpec,
+    DomainTuning,
 )
-from trivet.contracts.compute.vm import CpuTuning, Power
+from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import Retry
 from trivet.contracts.model import ResourceId
 from trivet.host import libvirtd
+from trivet.plugins.compute import cpu_groups
 from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
 from trivet.plugins.compute.libvirt_xml import domain_uuid
 from trivet.testing.suites.consoles import ConsoleSuite, reported
@@ -46,14 +48,24 @@ class LibvirtBench:
 
     patience_s = 120.0
 
-    def __init__(self, folder: Path, image: Path) -> None:
+    def __init__(
+        self, folder: Path, image: Path, prefix: str = "tv", cgroups: bool = False
+    ) -> None:
         self.folder = folder
+        self.prefix = prefix
+        hidden = cpu_groups.idle_unified()
         self.described = libvirtd.describe(
-            folder / "libvirt", folder / "run/libvirt", str(uuid.uuid4())
+            folder / "libvirt",
+            folder / "run/libvirt",
+            str(uuid.uuid4()),
+            cgroups=cgroups,
+            hide=(hidden,) if hidden else (),
         )
-        context = DriverContext(node="n1", state_dir=folder / "state", run_dir=folder / "run")
+        context = DriverContext("n1", folder / "state", folder / "run", prefix)
         logs = folder / "libvirt/log/qemu"
-        config = LibvirtConfig(uri=self.described.uri, accel="tcg", guest_logs=logs)
+        config = LibvirtConfig(
+            uri=self.described.uri, accel="tcg", guest_logs=logs, cgroups=cgroups
+        )
         self.driver = LibvirtHypervisor(context, config)
         self._image = image
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -232,6 +244,23 @@ async def bench(tiny: Any, capabilities: None) -> AsyncIterator[LibvirtBench]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+async def weighed(image: Path) -> AsyncIterator[LibvirtBench]:
+    """A bench whose guests are in a cgroup, for processors to be shared out."""
+    folder, prefix = Path(tempfile.mkdtemp(prefix="tv-hv-")), f"tvg{os.getpid()}"
+    if why := cpu_groups.make(prefix, os.cpu_count() or 1):
+        pytest.skip(why)
+    made = LibvirtBench(folder, image, prefix, cgroups=True)
+    await made.open()
+    yield made
+    await made.close()
+    cpu_groups.remove(prefix)
+    group = cpu_groups.group_of(prefix)
+    assert group is not None
+    assert not group.folder.exists()
+    shutil.rmtree(folder)
+
+
 class TestLibvirt(HypervisorSuite):
     """The law."""
 
@@ -374,7 +403,7 @@ async def test_a_card_is_a_device_made_by_others(bench: LibvirtBench) -> None:
     ip("tuntap", "add", device, "mode", "tap", "vnet_hdr")
     try:
         nic = DomainNic(device=device, mac="52:54:00:aa:bb:cc", mtu=1400)
-        tuning = CpuTuning(shares=512, pin=(0,))
+        tuning = DomainTuning(pin=(0,))
         spec = bench.spec().model_copy(update={"nics": (nic,), "cpu": tuning})
         await bench.driver.define(spec)
         # Not to its READY: it asks for an address first, and nobody answers.
@@ -389,3 +418,39 @@ async def test_a_card_is_a_device_made_by_others(bench: LibvirtBench) -> None:
         assert device in ip("-o", "link", "show", device)
     finally:
         ip("link", "del", device)
+
+
+async def test_processors_are_shared_out_by_the_kernel(weighed: LibvirtBench) -> None:
+    driver = weighed.driver
+    assert (await driver.inventory()).cpu_control is True
+    spec = weighed.spec().model_copy(update={"cpu": DomainTuning(shares=512, limit_pct=50)})
+    assert (await boot(weighed, spec)).cpu == spec.cpu
+    group = cpu_groups.group_of(weighed.prefix)
+    assert group is not None
+    (guest,) = group.folder.glob(f"qemu-*-{weighed.prefix}-{ID}.libvirt-qemu")
+
+    def kernel() -> tuple[str, str]:
+        if group.unified:
+            quota = (guest / "vcpu0/cpu.max").read_text().split()[0]
+            return (guest / "cpu.weight").read_text().strip(), quota
+        quota = (guest / "vcpu0/cpu.cfs_quota_us").read_text().strip()
+        return (guest / "cpu.shares").read_text().strip(), quota
+
+    assert kernel()[1] == "50000"
+    await driver.tune(ID, DomainTuning(shares=2048, limit_pct=20))
+    assert kernel()[1] == "20000"
+    assert group.unified or kernel()[0] == "2048"
+    weighed.virsh("schedinfo", f"{weighed.prefix}-{ID}", "--live", "--set", "vcpu_quota=90000")
+    (state,) = await driver.domains()
+    assert state.cpu is None, "somebody else changed it"
+    await driver.tune(ID, DomainTuning(shares=1024))
+    (state,) = await driver.domains()
+    assert state.cpu == DomainTuning(shares=1024)
+    # Killed beside a dead libvirtd, a guest leaves its group behind: the next look takes it away.
+    pid = int((weighed.folder / f"run/libvirt/qemu/{weighed.prefix}-{ID}.pid").read_text())
+    await weighed.lose()
+    os.kill(pid, signal.SIGKILL)
+    await weighed.restore()
+    await see(weighed, ID, lambda s: s.power is Power.STOPPED)
+    await driver.undefine(ID)
+    assert not guest.exists()

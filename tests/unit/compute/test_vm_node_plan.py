@@ -24,7 +24,7 @@ from trivet.compute.domain.vm_status import (
     resume_delay_s,
     resumes_in_a_row,
 )
-from trivet.contracts.compute.hypervisor import DomainState
+from trivet.contracts.compute.hypervisor import DomainState, DomainTuning
 from trivet.contracts.compute.vm import (
     DiskRequest,
     NicRequest,
@@ -117,6 +117,7 @@ def growing() -> Vm:
 
 
 SMALL = UP.model_copy(update={"vcpus": 1, "memory_mib": 128})
+PLAIN = DomainTuning(shares=1024)
 LAN = NicRequest(network="lan", name="0")
 FULL = UP.model_copy(update={"disks": ("data",), "nics": (CARD.mac,)})
 
@@ -215,6 +216,12 @@ TABLE: list[tuple[str, Vm, Seen]] = [
         Seen(FULL, can_plug=True),
     ),
     ("live-scale", growing(), Seen(SMALL, can_plug=True)),
+    ("live-tune", make_vm(epoch=1, power=R, run_open=True), Seen(UP, tuning=PLAIN)),
+    (
+        "settled",
+        make_vm(epoch=1, power=R, run_open=True),
+        Seen(UP.model_copy(update={"cpu": PLAIN}), tuning=PLAIN),
+    ),
     (
         "settled",
         changing(asked=True, disks=(DATA,), nics=(CARD,), has=FULL),

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet.compute.domain.capacity import (
-    allocatable,
+    allocatable_memory_mib,
     need_of,
     no_room,
     stale_promises,
+    summed,
     with_promise,
     without_promise,
 )
@@ -25,7 +26,7 @@ from trivet.contracts.compute.node import (
     NodeStatus,
     Promise,
 )
-from trivet.contracts.compute.placement import NodeView
+from trivet.contracts.compute.placement import CpuRoom, NodeView
 from trivet.contracts.compute.vm import CpuTuning, Placement, Vm, VmSpec, VmStatus
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, Phase
@@ -52,6 +53,8 @@ def make_view(name: str = "n1", **changes: object) -> NodeView:
         "used_vcpus": 0,
         "used_memory_mib": 0,
     }
+    room = CpuRoom(cpus=2, overcommit=8.0, used_vcpus=int(str(changes.get("used_vcpus", 0))))
+    base["room"] = room
     return NodeView(**{**base, **changes})  # type: ignore[arg-type]
 
 
@@ -65,17 +68,16 @@ def make_vm(name: str, node: str | None = None, **placement: object) -> Vm:
 
 def make_node(**spec: object) -> Node:
     node_spec = NodeSpec.model_validate(spec)
-    vcpus, memory = allocatable(node_spec, INVENTORY)
-    return Node(
+    node = Node(
         meta=Meta(id=ResourceId("node-1"), name="n1", created_at=NOW),
         spec=node_spec,
         status=NodeStatus(
             phase=Phase.READY,
             inventory=INVENTORY,
-            allocatable_vcpus=vcpus,
-            allocatable_memory_mib=memory,
+            allocatable_memory_mib=allocatable_memory_mib(node_spec, INVENTORY),
         ),
     )
+    return summed(node)
 
 
 BIG = VmSpec(vcpus=4, memory_mib=4096)

@@ -54,6 +54,7 @@ def new_settings(layout: Layout, known: Membership | None = None) -> str:
         "plugins.libvirt": {
             "uri": libvirtd_of(layout).uri,
             "guest_logs": layout.state / "libvirt/log/qemu",
+            "cgroups": True,
         },
     }
     where = _alone(layout) if known is None else _in_cluster(layout, known)

@@ -24,7 +24,7 @@ from trivet.host import bus_admin, caller, machine, readiness, setup, teardown, 
 from trivet.host import made as record
 from trivet.host.defaults import ensure_defaults
 from trivet.host.failure import failed
-from trivet.host.hypervisor import libvirtd_of
+from trivet.host.hypervisor import libvirtd_of, make_cpu_group
 from trivet.host.layout import Layout
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.settings import Settings, load_settings
@@ -88,6 +88,7 @@ def run_provision() -> None:
 
 def run_libvirtd() -> None:
     """Become libvirt's daemon; never returns."""
+    make_cpu_group(LAYOUT)
     argv = libvirtd_of(LAYOUT).argv
     os.execvp(argv[0], argv)
 

@@ -35,11 +35,17 @@ class Libvirtd:
     uri: str
 
 
-def describe(state_dir: Path, run_dir: Path, host_uuid: str, cgroups: bool = False) -> Libvirtd:
+def describe(
+    state_dir: Path,
+    run_dir: Path,
+    host_uuid: str,
+    cgroups: bool = False,
+    hide: tuple[Path, ...] = (),
+) -> Libvirtd:
     """The libvirtd that keeps its state in `state_dir` and its sockets in `run_dir`.
 
     `host_uuid` must differ from node to node. With `cgroups`, guests get cgroups of their own,
-    which CPU shares and limits need: only one libvirtd of a machine may have them.
+    which CPU shares and limits need. `hide` are mounts that it is not to see.
     """
     state = {target: state_dir / name for target, name in STATE_FOLDERS.items()}
     config = state["/etc/libvirt"]
@@ -50,7 +56,7 @@ def describe(state_dir: Path, run_dir: Path, host_uuid: str, cgroups: bool = Fal
             config / "libvirtd.conf": daemon_config(host_uuid),
             config / "qemu.conf": qemu_config(cgroups),
         },
-        argv=_argv({**state, RUN_FOLDER: run_dir}),
+        argv=_argv({**state, RUN_FOLDER: run_dir}, hide),
         socket=socket,
         uri=f"qemu+unix:///system?socket={socket}",
     )
@@ -85,13 +91,13 @@ def qemu_config(cgroups: bool) -> str:
         dynamic_ownership=0,
         remember_owner=0,
         namespaces=[],
-        cgroup_controllers=["cpu", "cpuset"] if cgroups else [],
+        cgroup_controllers=["cpu"] if cgroups else [],
         stdio_handler="file",
         max_core=0,
     )
 
 
-def _argv(binds: dict[str, Path]) -> tuple[str, ...]:
+def _argv(binds: dict[str, Path], hide: tuple[Path, ...]) -> tuple[str, ...]:
     """Put each folder over libvirt's in a mount namespace of our own, then become libvirtd.
 
     What the machine mounts later is seen inside (slave), what is mounted inside is not seen
@@ -101,6 +107,7 @@ def _argv(binds: dict[str, Path]) -> tuple[str, ...]:
         f"mkdir -p {shlex.quote(target)}; mount --bind {shlex.quote(str(ours))} {target}"
         for target, ours in binds.items()
     ]
+    steps += [f"umount {shlex.quote(str(mount))} || true" for mount in hide]
     script = "; ".join([*steps, f"exec libvirtd -p {RUN_FOLDER}/libvirtd.pid"])
     return ("unshare", "--mount", "--propagation", "slave", "--", "/bin/sh", "-ec", script)
 

@@ -18,6 +18,7 @@ from trivet.contracts.errors import TrivetError
 from trivet.host import processes, traces
 from trivet.host.hypervisor import libvirtd_of
 from trivet.host.layout import Layout
+from trivet.plugins.compute import cpu_groups
 from trivet.plugins.network.node_forwarding import NodeForwarding
 
 ROUNDS = 5
@@ -72,6 +73,7 @@ def take_down(layout: Layout, say: Callable[[str], None]) -> dict[str, list[str]
         _delete_mounts(layout, lazily=attempt == ROUNDS - 1)
         left = traces.ours(layout, traces.snapshot(layout))
         left.pop("files", None)
+        cpu_groups.remove(layout.prefix)
         if not left:
             return {}
         end_engines(layout, say)

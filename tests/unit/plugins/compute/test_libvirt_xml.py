@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec, DomainTuning
 from trivet.contracts.compute.node import Accel
-from trivet.contracts.compute.vm import CpuTuning
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_xml import (
@@ -150,8 +149,8 @@ def test_disks_connect_again_where_libvirt_can_be_told() -> None:
 
 
 def test_a_limit_that_would_not_hold_is_refused() -> None:
-    limited = SPEC.model_copy(update={"cpu": CpuTuning(limit_pct=50, shares=99, pin=(1, 3))})
-    with pytest.raises(Refused, match="limit_pct"):
+    limited = SPEC.model_copy(update={"cpu": DomainTuning(limit_pct=50, shares=99, pin=(1, 3))})
+    with pytest.raises(Refused, match="limits"):
         render(limited, FACTS)
     tune = ET.fromstring(render(limited, replace(FACTS, cgroups=True))).find("cputune")
     assert tune is not None

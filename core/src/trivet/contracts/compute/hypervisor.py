@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from trivet.contracts.compute.node import Inventory
-from trivet.contracts.compute.vm import CpuTuning, Power
+from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
 
@@ -37,6 +37,17 @@ class DomainNic(Model):
     mtu: int
 
 
+class DomainTuning(Model):
+    """How a domain gets its processors: `shares` weigh against the node's other domains (None:
+    as the hypervisor has it), `limit_pct` is per vcpu. Vcpu i runs on host processor `pin[i]`;
+    whatever is not pinned runs on `allowed` (empty: on any)."""
+
+    shares: int | None = None
+    limit_pct: int | None = None
+    pin: tuple[int, ...] = ()
+    allowed: tuple[int, ...] = ()
+
+
 class DomainSpec(Model):
     """A whole domain. `id` is the VM's; `name` is for people. With `max_vcpus` or
     `max_memory_mib` it is made so that it can grow that far while it runs. `seed` is the digest of
@@ -53,7 +64,7 @@ class DomainSpec(Model):
     max_memory_mib: int | None = None
     firmware: str = "bios"
     tpm: bool = False
-    cpu: CpuTuning = CpuTuning()
+    cpu: DomainTuning = DomainTuning()
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()
     seed: str | None = None
@@ -63,7 +74,8 @@ class DomainState(Model):
     """A domain as it is. `generation` and `epoch` are what was recorded with it; `reason` is
     why it has that power (`booted`, `shutdown`, `destroyed`, `crashed`, `io_error`, `user`,
     `unknown`); `ready` once the serial console has shown the guest's READY or a login. `disks`
-    (by name) and `nics` (by MAC) are those that the running guest has now."""
+    (by name) and `nics` (by MAC) are those that the running guest has now, `cpu` is how it gets its
+    processors; None: not known, or somebody else changed it."""
 
     id: ResourceId
     name: str
@@ -76,6 +88,7 @@ class DomainState(Model):
     ready: bool = False
     disks: tuple[str, ...] = ()
     nics: tuple[str, ...] = ()
+    cpu: DomainTuning | None = None
 
 
 class Act(StrEnum):

@@ -49,7 +49,9 @@ class UsbDevice(Model):
 
 
 class Inventory(Model):
-    """What a node has: found by the hypervisor driver, not asked for."""
+    """What a node has: found by the hypervisor driver, not asked for. `cores` are the processors
+    that share a core, where that is known. `cpu_control`: whether CPU shares and limits have an
+    effect there (None: not known), and why (not)."""
 
     hypervisor: str
     hypervisor_version: str
@@ -59,11 +61,14 @@ class Inventory(Model):
     cpu_model: str = ""
     cpus: int
     memory_mib: int
+    cores: tuple[tuple[int, ...], ...] = ()
     cells: tuple[NumaCell, ...] = ()
     sriov: tuple[SriovFunction, ...] = ()
     usb: tuple[UsbDevice, ...] = ()
     firmware: tuple[str, ...] = ("bios",)
     tpm: bool = False
+    cpu_control: bool | None = None
+    cpu_control_reason: str = ""
 
 
 class NodeSpec(Model):
@@ -75,14 +80,25 @@ class NodeSpec(Model):
 
 
 class Promise(Model):
-    """What a node keeps free for one VM, whether or not it runs."""
+    """What a node keeps free for one VM, whether or not it runs. `cpu_pct` are per cent of one
+    processor, of those that VMs share; `controlled`: it asks for what only a node with
+    `cpu_control` has; `shares` weigh the VM against the others (0: as any, by its vcpus); `pins`
+    are the processors that it names. With `exclusive` it wants that many processors, in whole
+    cores, for itself, and `cpus` are those that it has."""
 
     vcpus: int
     memory_mib: int
+    cpu_pct: int = 0
+    controlled: bool = False
+    shares: int = 0
+    pins: tuple[int, ...] = ()
+    exclusive: int = 0
+    cpus: tuple[int, ...] = ()
 
 
 class NodeStatus(Status):
-    """`promises` is the ledger, by VM, and `used_*` its sum; `heard_at` is when its agent last
+    """`promises` is the ledger, by VM, and `used_*` its sum; `allocatable_cpu_pct` is of the
+    processors that are no VM's own. `heard_at` is when its agent last
     registered or was last heard before it fell silent (UTC)."""
 
     inventory: Inventory | None = None
@@ -90,6 +106,8 @@ class NodeStatus(Status):
     allocatable_memory_mib: int = 0
     used_vcpus: int = 0
     used_memory_mib: int = 0
+    allocatable_cpu_pct: int = 0
+    used_cpu_pct: int = 0
     promises: Mapping[ResourceId, Promise] = {}
     address: str | None = None
     heard_at: datetime | None = None

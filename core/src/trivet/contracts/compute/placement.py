@@ -13,8 +13,25 @@ from trivet.contracts.compute.vm import VmSpec
 
 
 @dataclass(frozen=True)
+class CpuRoom:
+    """The processors of a node beside what others than the VM in question have of them: `cpus` how
+    many, `cores` the numbers of those in each core (empty: each is a core), `held` those that are
+    others' own, `pinned` those that others name. The rest is shared, up to `overcommit` vcpus each;
+    `used_vcpus` and `used_pct` (per cent of one processor) are taken of that."""
+
+    cpus: int = 0
+    cores: tuple[tuple[int, ...], ...] = ()
+    held: frozenset[int] = frozenset()
+    pinned: frozenset[int] = frozenset()
+    overcommit: float = 1.0
+    used_vcpus: int = 0
+    used_pct: int = 0
+
+
+@dataclass(frozen=True)
 class NodeView:
-    """A node as placement sees it."""
+    """A node as placement sees it. `cpu_control`: whether shares and limits have an effect there;
+    None: that is not known."""
 
     name: str
     ready: bool
@@ -26,6 +43,8 @@ class NodeView:
     used_memory_mib: int
     firmware: tuple[str, ...] = ("bios",)
     tpm: bool = False
+    cpu_control: bool | None = None
+    room: CpuRoom = CpuRoom()
     vms: tuple[str, ...] = ()
 
 

@@ -63,12 +63,25 @@ class NicRequest(Model):
 
 
 class CpuTuning(Model):
-    """`shares` weigh against other VMs; `reservation` and `limit` in per cent of one
-    processor for each vcpu; `pin` binds vcpu i to host processor pin[i]."""
+    """`shares` weigh against other VMs of the node (left out: 1024 for each vcpu); reservation and
+    limit are in per cent of one processor for each vcpu. What is reserved is kept free for the VM
+    where it is placed, and it gets it when others want the processors too; beyond the limit it
+    gets nothing. `pin` binds vcpu i to host processor pin[i]. `exclusive`: as many whole cores as
+    it has vcpus are its own; Trivet chooses them, and keeps all other VMs off them."""
 
     shares: int | None = Field(default=None, ge=2, le=262144)
+    reservation_pct: int | None = Field(default=None, ge=1, le=100)
     limit_pct: int | None = Field(default=None, ge=1, le=100)
-    pin: tuple[int, ...] = ()
+    pin: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    exclusive: bool = False
+
+    @model_validator(mode="after")
+    def _coherent(self) -> CpuTuning:
+        if self.limit_pct is not None and (self.reservation_pct or 0) > self.limit_pct:
+            raise ValueError(f"reservation_pct is more than limit_pct ({self.limit_pct})")
+        if self.exclusive and self.pin:
+            raise ValueError("exclusive chooses the processors itself: leave pin out")
+        return self
 
 
 class Placement(Model):

@@ -9,6 +9,7 @@ stands for itself: clones are made from it, a volume can go back to it.
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 
 from pydantic import Field, model_validator
 
@@ -41,11 +42,22 @@ class SnapshotPart(Model):
     used_bytes: int | None = None
 
 
+class Consistency(StrEnum):
+    """What guests make of it. `agent`: their file systems were written out and at rest. `crash`: as
+    after a power cut. `offline`: nobody held the volumes."""
+
+    AGENT = "agent"
+    CRASH = "crash"
+    OFFLINE = "offline"
+
+
 class SnapshotStatus(Status):
-    """`taken_at`: the point at which all parts were cut; None: not yet."""
+    """`taken_at`: the point at which all parts were cut; None: not yet. `consistency` is not known
+    of snapshots of before that was told."""
 
     parts: tuple[SnapshotPart, ...] = ()
     taken_at: datetime | None = None
+    consistency: Consistency | None = None
     claimed_bytes: int = 0
 
     def part(self, volume: str) -> SnapshotPart | None:

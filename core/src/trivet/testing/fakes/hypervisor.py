@@ -21,6 +21,7 @@ from trivet.contracts.compute.hypervisor import (
     DomainNic,
     DomainSpec,
     DomainState,
+    DomainTuning,
     Hypervisor,
     Listener,
 )
@@ -51,7 +52,8 @@ class FakeHypervisorConfig(Model):
     """`boot_s` until a guest is ready; `deaf_guests` ignore the power button; `start_fails`
     makes every start a Retry; `agent`: guests have one; `check_devices` demands what a domain uses
     to be declared.
-    `unplug_s` until a guest lets go of a device; `keeps_devices`: it never does."""
+    `unplug_s` until a guest lets go of a device; `keeps_devices`: it never does. `cpu_control`:
+    shares and limits have an effect."""
 
     cpus: int = 8
     memory_mib: int = 16 * GIB // MIB
@@ -65,6 +67,7 @@ class FakeHypervisorConfig(Model):
     check_devices: bool = False
     firmware: tuple[str, ...] = ("bios", "uefi")
     tpm: bool = True
+    cpu_control: bool = True
 
 
 class FakeHypervisor:
@@ -111,6 +114,8 @@ class FakeHypervisor:
             cells=(NumaCell(id=0, cpus=tuple(range(cpus)), memory_mib=memory_mib),),
             firmware=self.config.firmware,
             tpm=self.config.tpm,
+            cpu_control=self.config.cpu_control,
+            cpu_control_reason="pretends",
         )
 
     async def define(self, domain: DomainSpec) -> None:
@@ -120,6 +125,7 @@ class FakeHypervisor:
             raise Refused(NOT_SUPPORTED, f"no {domain.firmware} firmware here")
         if domain.tpm and not self.config.tpm:
             raise Refused(NOT_SUPPORTED, "no TPM here")
+        self._check_tuning(domain.cpu)
         known = self.host.domains.get(domain.id)
         if known is None:
             self.host.domains[domain.id] = FakeDomain(defined=domain)
@@ -228,6 +234,21 @@ class FakeHypervisor:
             raise Retry(DRIVER_FAILED, f"disk {disk} is smaller", retry_after_s=0.05)
         domain.shown[disk] = size_bytes
 
+    async def tune(self, id_: ResourceId, tuning: DomainTuning) -> None:
+        """Weigh, limit and pin the running guest."""
+        domain, running = self._running(id_)
+        self._check_tuning(tuning)
+        domain.running = running.model_copy(update={"cpu": tuning})
+        domain.tampered = False
+        self.host.tell(id_)
+
+    def _check_tuning(self, tuning: DomainTuning) -> None:
+        controlled = tuning.shares is not None or tuning.limit_pct is not None
+        if controlled and not self.config.cpu_control:
+            raise Refused(NOT_SUPPORTED, "cpu shares and limits have no effect here")
+        if any(n >= self.config.cpus for n in (*tuning.pin, *tuning.allowed)):
+            raise Fatal(DRIVER_FAILED, f"there are {self.config.cpus} processors: {tuning}")
+
     async def stats(self, id_: ResourceId) -> GuestStats:
         """What a pretended guest uses: more at every look."""
         domain, running = self._running(id_)
@@ -327,6 +348,7 @@ class FakeHypervisor:
             raise Fatal(DRIVER_FAILED, f"{spec.id} is to start with a seed that is not there")
         self._check_devices(spec.disks, spec.nics)
         domain.running = spec
+        domain.tampered = False
         domain.console = b""
         domain.power, domain.reason = Power.RUNNING, "booted"
         self._boot(domain)
@@ -398,6 +420,7 @@ def _state(id_: ResourceId, domain: FakeDomain) -> DomainState:
         ready=domain.ready,
         disks=tuple(d.name for d in domain.running.disks) if domain.running else (),
         nics=tuple(n.mac for n in domain.running.nics) if domain.running else (),
+        cpu=domain.running.cpu if domain.running and not domain.tampered else None,
     )
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass
 class FakeDomain:
     """One domain: what is defined for the next start, and what runs. `shown` are the sizes that
-    the guest was told its disks have grown to."""
+    the guest was told its disks have grown to; `tampered`: somebody else changed how the guest
+    gets its processors."""
 
     defined: DomainSpec
     running: DomainSpec | None = None
@@ -32,6 +33,7 @@ class FakeDomain:
     console: bytes = b""
     shown: dict[str, int] = field(default_factory=dict)
     looks: int = 0
+    tampered: bool = False
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
     line: FakeLine | None = field(default=None, repr=False)
     screen: FakeScreen | None = field(default=None, repr=False)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from trivet.contracts.compute.cpu_control import CpuControl
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB, HotPlug
 from trivet.contracts.compute.hypervisor import (
     Act,
@@ -21,6 +22,7 @@ from trivet.contracts.compute.hypervisor import (
     DomainNic,
     DomainSpec,
     DomainState,
+    DomainTuning,
     Hypervisor,
 )
 from trivet.contracts.compute.stats import Statistics
@@ -347,6 +349,40 @@ class HypervisorSuite:
             await driver.resize(spec.id, "nope", 2 * before)
         assert refused.value.code is CONFLICT
         await driver.act(spec.id, Act.DESTROY)
+
+    async def test_a_guest_is_tuned_as_it_runs(self, bench: HypervisorBench) -> None:
+        """What is told back is what was asked, over whatever was before."""
+        driver, spec = bench.driver, bench.spec()
+        if not isinstance(driver, CpuControl):
+            pytest.skip("this driver does not tune running guests")
+        with pytest.raises(Refused) as refused:
+            await driver.tune(NOBODY, DomainTuning())
+        assert refused.value.code is NOT_FOUND
+        started = DomainTuning(pin=(0,))
+        await driver.define(spec.model_copy(update={"cpu": started}))
+        with pytest.raises(Refused) as refused:
+            await driver.tune(spec.id, started)
+        assert refused.value.code is CONFLICT
+        assert (await boot(bench, spec.model_copy(update={"cpu": started}))).cpu == started
+        inventory = await driver.inventory()
+        others = tuple(range(1, inventory.cpus))
+        tunings = [DomainTuning(allowed=others), DomainTuning(pin=(0,), allowed=others)]
+        weighed = DomainTuning(shares=512, limit_pct=20)
+        if inventory.cpu_control:
+            tunings += [weighed, DomainTuning(shares=4096, pin=(0,)), DomainTuning(shares=1024)]
+        else:
+            with pytest.raises(Refused) as refused:
+                await driver.tune(spec.id, weighed)
+            assert refused.value.code is NOT_SUPPORTED
+            tunings.append(DomainTuning())
+        for tuning in tunings:
+            for _ in range(2):
+                await driver.tune(spec.id, tuning)
+            (state,) = await driver.domains()
+            assert state.cpu == tuning
+        await driver.act(spec.id, Act.DESTROY)
+        (state,) = await driver.domains()
+        assert state.cpu is None
 
     async def test_what_a_guest_uses_is_told(self, bench: HypervisorBench) -> None:
         """Time grows, disks are named; what does not run uses nothing."""

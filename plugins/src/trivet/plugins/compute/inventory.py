@@ -22,6 +22,7 @@ class HostHardware:
     cpus: int
     cpu_model: str
     memory_mib: int
+    cores: tuple[tuple[int, ...], ...]
     cells: tuple[NumaCell, ...]
     sriov: tuple[SriovFunction, ...]
     usb: tuple[UsbDevice, ...]
@@ -39,6 +40,7 @@ def find(root: Path = Path("/")) -> HostHardware:
         cpus=len(online),
         cpu_model=_cpu_model(_text(root / "proc/cpuinfo")),
         memory_mib=memory_mib,
+        cores=_cores(root / "sys/devices/system/cpu", online),
         cells=cells,
         sriov=_sriov(root / "sys/bus/pci/devices"),
         usb=_usb(root / "sys/bus/usb/devices"),
@@ -53,6 +55,15 @@ def cpu_list(text: str) -> tuple[int, ...]:
         if first.isdigit():
             numbers.extend(range(int(first), int(last or first) + 1))
     return tuple(numbers)
+
+
+def _cores(folder: Path, online: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The processors that share a core, a core each; one that does not say is a core."""
+    siblings = (
+        cpu_list(_text(folder / f"cpu{number}/topology/thread_siblings_list")) or (number,)
+        for number in online
+    )
+    return tuple(sorted(set(siblings)))
 
 
 def _cells(folder: Path) -> tuple[NumaCell, ...]:

@@ -35,6 +35,7 @@ from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
 from trivet.plugins.compute import (
     accel,
+    cpu_groups,
     inventory,
     libvirt_agent,
     libvirt_domains,
@@ -59,9 +60,9 @@ CONSOLE_LOOK_S = 0.5
 
 
 class LibvirtConfig(Model):
-    """`uri` of a libvirtd of its own; `accel` auto means: by a probe guest. `cgroups` says
-    that this libvirtd may use cgroups, which CPU shares and limits need. `guest_logs` is where
-    it writes what QEMU says of each guest; it never removes that itself."""
+    """`uri` of a libvirtd of its own; `accel` auto means: by a probe guest. `cgroups`: it puts
+    guests into the cgroup of the node's prefix, which CPU shares and limits need, if there is one.
+    `guest_logs` is where it writes what QEMU says of each guest; it never removes that itself."""
 
     uri: str = DEFAULT_URI
     accel: Literal["auto", "kvm", "tcg"] = "auto"
@@ -83,6 +84,7 @@ class LibvirtHypervisor(LibvirtHotPlug):
         self._config = config
         self._connection = Connection(config.uri, self._on_event, self._on_up)
         self._verdict = accel.Verdict(accel=Accel.TCG, reason="not decided yet")
+        self._cgroups, self._cgroups_why = False, "not looked for yet"
         self._facts: libvirt_xml.HostFacts | None = None
         self._ids: dict[str, ResourceId] = {}
         self._logs: dict[ResourceId, ConsoleLog] = {}
@@ -106,7 +108,8 @@ class LibvirtHypervisor(LibvirtHotPlug):
         """Decide the acceleration and connect; libvirtd may also come later."""
         config, context = self._config, self._context
         self._verdict = await accel.decide(config.accel, config.emulator, context.state_dir)
-        self._facts = _facts(context, config, self._verdict)
+        self._cgroups, self._cgroups_why = _cgroups(context.prefix, config)
+        self._facts = _facts(context, config, self._verdict, self._cgroups)
         await self._connection.open()
         self._spawn(self._watch_consoles())
 
@@ -135,6 +138,9 @@ class LibvirtHypervisor(LibvirtHotPlug):
             usb=hardware.usb,
             firmware=firmware,
             tpm=self._host.tpm,
+            cores=hardware.cores,
+            cpu_control=self._cgroups,
+            cpu_control_reason=self._cgroups_why,
         )
 
     async def define(self, domain: DomainSpec) -> None:
@@ -158,6 +164,9 @@ class LibvirtHypervisor(LibvirtHotPlug):
         libvirt_xml.seed_file(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.console_socket(self._host, id_).unlink(missing_ok=True)
         libvirt_xml.screen_socket(self._host, id_).unlink(missing_ok=True)
+        if self._cgroups:
+            name = libvirt_xml.domain_name(self._host, id_)
+            cpu_groups.forget(self._host.name_prefix, name)
         self._logs.pop(id_, None)
         self._ids.pop(libvirt_xml.domain_uuid(id_), None)
 
@@ -302,8 +311,20 @@ class LibvirtHypervisor(LibvirtHotPlug):
         task.add_done_callback(self._tasks.discard)
 
 
+def _cgroups(prefix: str, config: LibvirtConfig) -> tuple[bool, str]:
+    """Whether guests are in a cgroup in which processors are shared out, and why (not)."""
+    if not config.cgroups:
+        return False, "plugins.libvirt.cgroups is not set in the settings"
+    group = cpu_groups.group_of(prefix)
+    if group is None:
+        return False, "the kernel offers no cgroup controller for processors"
+    if not group.works:
+        return False, f"{group.folder} is not there: it is made before libvirt's daemon starts"
+    return True, f"guests are in {group.folder}"
+
+
 def _facts(
-    context: DriverContext, config: LibvirtConfig, verdict: accel.Verdict
+    context: DriverContext, config: LibvirtConfig, verdict: accel.Verdict, cgroups: bool
 ) -> libvirt_xml.HostFacts:
     """What the XML needs to know; makes the driver's folders."""
     console, logs = context.run_dir / "console", context.state_dir / "console"
@@ -321,7 +342,7 @@ def _facts(
         name_prefix=context.prefix,
         uefi_code=config.uefi_code if uefi else None,
         uefi_vars=config.uefi_vars if uefi else None,
-        cgroups=config.cgroups,
+        cgroups=cgroups,
         tpm=all(shutil.which(program) for program in ("swtpm", "swtpm_setup")),
     )
 

@@ -96,5 +96,8 @@ def thaw_later(uri: str, domain_uuid: str, bound_s: float) -> None:
 def _demand(domain: libvirt.virDomain, id_: ResourceId) -> None:
     if not domain.isActive():
         raise Refused(CONFLICT, f"{id_} does not run: nobody answers in it")
-    if not connected(domain):
+    import libvirt
+
+    # What is asked of a paused guest would be done whenever it runs on.
+    if not connected(domain) or domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
         raise Retry(UNAVAILABLE, f"no agent answers in {id_}", retry_after_s=5)

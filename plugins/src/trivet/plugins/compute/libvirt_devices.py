@@ -23,9 +23,11 @@ class LiveDevice:
     target: str | None = None
 
 
-def devices_of(xml: str, spec: DomainSpec) -> tuple[list[LiveDevice], list[LiveDevice]]:
+def devices_of(
+    xml: str | ET.Element, spec: DomainSpec
+) -> tuple[list[LiveDevice], list[LiveDevice]]:
     """The disks and cards in a live domain's XML; `spec` is our record in it."""
-    root = ET.fromstring(xml)
+    root = ET.fromstring(xml) if isinstance(xml, str) else xml
     found = root.findall("./devices/disk[@device='disk']")
     elements = [e for e in found if e.find("readonly") is None]  # a seed is no disk of the VM's
     disks = [_disk(element, i, spec) for i, element in enumerate(elements)]

@@ -6,13 +6,16 @@ ours: those that libvirt knows under the UUID of an id of ours and with our meta
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hypervisor import Act, DomainSpec, DomainState
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import CONFLICT, IN_USE, NAME_TAKEN, NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute.libvirt_cpu_xml import tuning_in
 from trivet.plugins.compute.libvirt_devices import devices_of
 from trivet.plugins.compute.libvirt_reconnect import keep_connected, said_in_xml
 from trivet.plugins.compute.libvirt_state import power_of
@@ -157,7 +160,8 @@ def _state(domain: libvirt.virDomain) -> DomainState | None:
     power, reason = power_of(*domain.state())
     _, memory_kib, _, vcpus, _ = domain.info()
     active = power in (Power.RUNNING, Power.PAUSED)
-    disks, nics = devices_of(domain.XMLDesc(0), spec) if active else ([], [])
+    xml = ET.fromstring(domain.XMLDesc(0)) if active else ET.Element("domain")
+    disks, nics = devices_of(xml, spec)
     return DomainState(
         id=spec.id,
         name=spec.name,
@@ -169,6 +173,7 @@ def _state(domain: libvirt.virDomain) -> DomainState | None:
         vcpus=vcpus,
         disks=tuple(disk.name for disk in disks),
         nics=tuple(nic.name for nic in nics),
+        cpu=tuning_in(xml, spec, vcpus, os.cpu_count() or 1) if active else None,
     )
 
 

@@ -1,8 +1,9 @@
-"""The parts of the libvirt driver about running guests: `contracts.compute.hot_plug`, `stats`."""
+"""The parts of the libvirt driver about running guests: `contracts.compute.hot_plug`,
+`cpu_control`, `stats`."""
 
 from __future__ import annotations
 
-from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainTuning
 from trivet.contracts.compute.stats import GuestStats
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute import libvirt_live, libvirt_stats
@@ -13,6 +14,7 @@ class LibvirtHotPlug:
     """Hot-plug and statistics over the driver's connection."""
 
     _connection: Connection
+    _cgroups: bool
 
     async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
         """Give the running guest a disk or a card."""
@@ -29,6 +31,10 @@ class LibvirtHotPlug:
     async def resize(self, id_: ResourceId, disk: str, size_bytes: int) -> None:
         """Show the running guest that a disk has grown."""
         await self._connection.run(lambda c: libvirt_live.resize(c, id_, disk, size_bytes))
+
+    async def tune(self, id_: ResourceId, tuning: DomainTuning) -> None:
+        """Weigh, limit and pin the running guest."""
+        await self._connection.run(lambda c: libvirt_live.tune(c, id_, tuning, self._cgroups))
 
     async def stats(self, id_: ResourceId) -> GuestStats:
         """What a running guest uses."""

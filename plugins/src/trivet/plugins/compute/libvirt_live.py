@@ -6,14 +6,21 @@ record beside the running domain.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
-from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpec
+from trivet.contracts.compute.hypervisor import (
+    DomainDisk,
+    DomainNic,
+    DomainSpec,
+    DomainTuning,
+)
 from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute.libvirt_cpu_xml import PERIOD_US, check, quota_us, vcpu_set
 from trivet.plugins.compute.libvirt_device_xml import (
     dimm,
     disk_element,
@@ -108,6 +115,31 @@ def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mi
         domain.attachDeviceFlags(dimm(more_mib), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     sizes = {"vcpus": max(vcpus, has_vcpus), "memory_mib": max(memory_mib, spec.memory_mib)}
     _write_record(domain, spec.model_copy(update=sizes))
+
+
+def tune(
+    connection: libvirt.virConnect, id_: ResourceId, tuning: DomainTuning, cgroups: bool
+) -> None:
+    """Weigh, limit and pin a running guest; on the host it takes effect at once."""
+    import libvirt
+
+    domain, spec = _running(connection, id_)
+    check(tuning, cgroups)
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+    if cgroups:
+        parameters = {"vcpu_period": PERIOD_US, "vcpu_quota": quota_us(tuning)}
+        if tuning.shares is not None:
+            parameters["cpu_shares"] = tuning.shares
+        domain.setSchedulerParametersFlags(parameters, live)
+    cpus = os.cpu_count() or 1
+    for vcpu in range(domain.info()[3]):
+        domain.pinVcpuFlags(vcpu, _map(vcpu_set(tuning, vcpu), cpus), live)
+    domain.pinEmulator(_map(tuning.allowed, cpus), live)
+    _write_record(domain, spec.model_copy(update={"cpu": tuning}))
+
+
+def _map(processors: tuple[int, ...], cpus: int) -> tuple[bool, ...]:
+    return tuple(not processors or number in processors for number in range(cpus))
 
 
 def _check_translation(domain: libvirt.virDomain) -> None:

@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from trivet.contracts.compute.hypervisor import DomainSpec
 from trivet.contracts.compute.node import Accel
-from trivet.contracts.compute.vm import CpuTuning
 from trivet.contracts.errors import INVALID, NOT_SUPPORTED, Refused
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute import libvirt_screen
+from trivet.plugins.compute.libvirt_cpu_xml import add_tuning
 from trivet.plugins.compute.libvirt_device_xml import (
     disk_element,
     leaf,
@@ -37,7 +37,6 @@ SPARE_ROOT_PORTS = 8
 DIMM_SLOTS = 16
 TB_CACHE_MIB = 32
 TB_CACHE_GROWING_MIB = 512  # not resident; each vcpu that comes needs a free part of it
-CPU_PERIOD_US = 100_000
 
 _SAFE_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UUIDS = uuid.UUID("5f3c2b0e-8d0a-4a57-9f35-2b9a0c1d7e64")  # ours: ids become UUIDs within it
@@ -48,9 +47,9 @@ class HostFacts:
     """What the XML needs to know of the host.
 
     `console_dir` holds the consoles' sockets, `log_dir` their logs, `nvram_dir` the variables
-    of UEFI guests, `seed_dir` what new guests are told. `cgroups` says whether libvirtd may use
-    cgroups (shares and limits), `reconnects` whether it can be told that disks connect again to
-    their servers.
+    of UEFI guests, `seed_dir` what new guests are told. `cgroups` says whether libvirtd has a
+    cgroup for its guests (shares and limits), named as all that is made here, `reconnects` whether
+    it can be told that disks connect again to their servers.
     """
 
     accel: Accel
@@ -110,7 +109,7 @@ def render(spec: DomainSpec, facts: HostFacts) -> str:
     leaf(root, "title", f"{spec.project}/{spec.name}")
     metadata = ET.SubElement(root, "metadata")
     _sizes(root, spec)
-    _tuning(root, spec.cpu, facts)
+    add_tuning(root, spec, facts.name_prefix if facts.cgroups else None)
     _firmware(root, spec, facts)
     _features(root, spec, facts)
     leaf(root, "on_poweroff", "destroy")
@@ -161,27 +160,6 @@ def _sizes(root: ET.Element, spec: DomainSpec) -> None:
     leaf(root, "memory", str(spec.memory_mib), unit="MiB")
     vcpus = max(spec.vcpus, spec.max_vcpus or 0)
     leaf(root, "vcpu", str(vcpus), placement="static", current=str(spec.vcpus))
-
-
-def _tuning(root: ET.Element, cpu: CpuTuning, facts: HostFacts) -> None:
-    """Shares, limit and pinning. A limit that would not hold is refused; shares only weigh,
-    so they are left out where they can't take effect."""
-    tune = ET.Element("cputune")
-    if cpu.shares is not None and facts.cgroups:
-        leaf(tune, "shares", str(cpu.shares))
-    if cpu.limit_pct is not None:
-        if not facts.cgroups:
-            raise Refused(
-                NOT_SUPPORTED,
-                "cpu.limit_pct can't be held on this node: its hypervisor has no cgroups",
-                hint="leave cpu.limit_pct out, or place the VM on another node",
-            )
-        leaf(tune, "period", str(CPU_PERIOD_US))
-        leaf(tune, "quota", str(CPU_PERIOD_US * cpu.limit_pct // 100))
-    for vcpu, processor in enumerate(cpu.pin):
-        ET.SubElement(tune, "vcpupin", vcpu=str(vcpu), cpuset=str(processor))
-    if len(tune):
-        root.append(tune)
 
 
 def _firmware(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:

@@ -19,8 +19,9 @@ ENDPOINT = Endpoint(
     request=VmSnapshotRequest,
     response=Snapshot,
     policy=needs("compute.vm.snapshot"),
-    summary="Take a snapshot of all disks of a VM, at one point in time; it runs on.",
+    summary="Take a snapshot of all disks of a VM, at one point in time; it runs on. Its file "
+    "systems are at rest then, if an agent answers in the guest.",
     http=Http("POST", collection_path(VM) + "/{name}:snapshot"),
-    timeout_s=30.0,
+    timeout_s=60.0,
     kind=VM,
 )

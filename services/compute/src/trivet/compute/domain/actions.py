@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainTuning
 from trivet.contracts.compute.vm import Power, VmDisk, VmNic
 
 
@@ -87,13 +87,14 @@ class LetGo:
 @dataclass(frozen=True)
 class Live:
     """What the running guest has: disks by name, cards by MAC, processors and memory (0: that
-    is not known); `can_plug` as in `Seen`."""
+    is not known); `can_plug` as in `Seen`; `tuned`: it gets its processors as it should."""
 
     disks: tuple[str, ...]
     nics: tuple[str, ...]
     vcpus: int
     memory_mib: int
     can_plug: bool
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ class Scale:
 
     vcpus: int
     memory_mib: int
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Have the running guest get its processors so."""
+
+    tuning: DomainTuning
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,7 @@ Action = (
     | PlugNic
     | Unplug
     | Scale
+    | Tune
     | ShowSize
     | RecordPowerOff
     | SetStopBy

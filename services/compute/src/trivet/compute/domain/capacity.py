@@ -9,18 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trivet.compute.domain.cpu_room import PCT, claim, held_by, room_of, uncontrolled
 from trivet.contracts.compute.node import Inventory, Node, NodeSpec, Promise
-from trivet.contracts.compute.vm import Vm
+from trivet.contracts.compute.vm import Vm, VmSpec
 from trivet.contracts.model import ResourceId
 
 
 def need_of(vm: Vm) -> Promise:
     """What a VM needs: what is asked, and no less than what its present run has."""
-    has = vm.status.runs_with
+    has, asked = vm.status.runs_with, asked_by(vm.spec)
+    sizes = {
+        "vcpus": max(asked.vcpus, has.vcpus if has else 0),
+        "memory_mib": max(asked.memory_mib, has.memory_mib if has else 0),
+    }
+    return asked.model_copy(update=sizes)
+
+
+def asked_by(spec: VmSpec) -> Promise:
+    """What a spec asks a node to promise; which processors are to be its own is the node's."""
+    cpu = spec.cpu
     return Promise(
-        vcpus=max(vm.spec.vcpus, has.vcpus if has else 0),
-        memory_mib=max(vm.spec.memory_mib, has.memory_mib if has else 0),
+        vcpus=spec.vcpus,
+        memory_mib=spec.memory_mib,
+        cpu_pct=0 if cpu.exclusive else (cpu.reservation_pct or 0) * spec.vcpus,
+        controlled=any((cpu.shares, cpu.reservation_pct, cpu.limit_pct)),
+        shares=cpu.shares or 0,
+        pins=cpu.pin,
+        exclusive=spec.vcpus if cpu.exclusive else 0,
     )
+
+
+def kept(promise: Promise | None, need: Promise) -> bool:
+    """Whether `promise` is what `need` needs, no less and no more."""
+    if promise is None or len(promise.cpus) < need.exclusive:
+        return False
+    return promise.model_copy(update={"cpus": ()}) == need
 
 
 def covers(promise: Promise | None, need: Promise) -> bool:
@@ -29,51 +52,48 @@ def covers(promise: Promise | None, need: Promise) -> bool:
         promise is not None
         and promise.vcpus >= need.vcpus
         and promise.memory_mib >= need.memory_mib
+        and promise.cpu_pct >= need.cpu_pct
+        and promise.controlled >= need.controlled
+        and len(promise.cpus) >= need.exclusive
     )
 
 
-def allocatable(spec: NodeSpec, inventory: Inventory | None) -> tuple[int, int]:
-    """What a node can promise in all: (vcpus, MiB); nothing as long as it is not known."""
-    if inventory is None:
-        return 0, 0
-    vcpus = int(inventory.cpus * spec.overcommit_cpu)
-    return vcpus, max(0, inventory.memory_mib - spec.reserved_memory_mib)
+def allocatable_memory_mib(spec: NodeSpec, inventory: Inventory | None) -> int:
+    """The memory that a node can promise in all; none as long as it is not known."""
+    return max(0, inventory.memory_mib - spec.reserved_memory_mib) if inventory else 0
 
 
-def lacks(
-    need: Promise, *, vcpus: int, memory_mib: int, used_vcpus: int, used_memory_mib: int
-) -> str | None:
-    """Why `need` does not fit beside what is used, as a sentence; None if it fits."""
-    free_mib = memory_mib - used_memory_mib
-    if need.memory_mib > free_mib:
-        return f"needs {need.memory_mib} MiB, {max(0, free_mib)} MiB free"
-    free_vcpus = vcpus - used_vcpus
-    if need.vcpus > free_vcpus:
-        return f"needs {need.vcpus} vcpus, {max(0, free_vcpus)} of {vcpus} free"
-    return None
+def lacks_memory(need: Promise, memory_mib: int, used_memory_mib: int) -> str | None:
+    """Why the memory of `need` does not fit beside what is used, as a sentence; None if it
+    fits."""
+    free_mib = max(0, memory_mib - used_memory_mib)
+    fits = need.memory_mib <= free_mib
+    return None if fits else f"needs {need.memory_mib} MiB, {free_mib} MiB free"
 
 
-def used_without(node: Node, vm: ResourceId) -> tuple[int, int]:
-    """What a node has promised to all VMs but this one: (vcpus, MiB)."""
-    others = [p for id_, p in node.status.promises.items() if id_ != vm]
-    return sum(p.vcpus for p in others), sum(p.memory_mib for p in others)
+def used_memory_without(node: Node, vm: ResourceId) -> int:
+    """The memory that a node has promised to all VMs but this one (MiB)."""
+    return sum(p.memory_mib for id_, p in node.status.promises.items() if id_ != vm)
 
 
 def no_room(node: Node, vm: ResourceId, need: Promise) -> str | None:
     """Why `node` can't promise `need` to `vm`, whatever it has promised to it; None if it can."""
-    used_vcpus, used_memory_mib = used_without(node, vm)
-    return lacks(
-        need,
-        vcpus=node.status.allocatable_vcpus,
-        memory_mib=node.status.allocatable_memory_mib,
-        used_vcpus=used_vcpus,
-        used_memory_mib=used_memory_mib,
-    )
+    inventory, used_mib = node.status.inventory, used_memory_without(node, vm)
+    why = lacks_memory(need, node.status.allocatable_memory_mib, used_mib)
+    why = why or uncontrolled(inventory.cpu_control if inventory else None, need)
+    if why is not None:
+        return why
+    found = claim(room_of(node, vm), need)
+    return found if isinstance(found, str) else None
 
 
 def with_promise(node: Node, vm: ResourceId, need: Promise) -> Node:
-    """`node` with `need` promised to `vm`, in place of what was promised to it before."""
-    return _with_ledger(node, {**node.status.promises, vm: need})
+    """`node` with `need` promised to `vm`, in place of what was promised to it before, and with
+    the processors that are its own; there must be room (`no_room`)."""
+    had = node.status.promises.get(vm)
+    own = claim(room_of(node, vm), need, had.cpus if had else ())
+    assert not isinstance(own, str), own
+    return _with_ledger(node, {**node.status.promises, vm: need.model_copy(update={"cpus": own})})
 
 
 def without_promise(node: Node, vm: ResourceId) -> Node:
@@ -98,8 +118,20 @@ def stale_promises(
 def _with_ledger(node: Node, promises: Mapping[ResourceId, Promise]) -> Node:
     if promises == node.status.promises:
         return node
+    return summed(
+        node.with_status(
+            promises=dict(promises),
+            used_vcpus=sum(p.vcpus for p in promises.values() if not p.exclusive),
+            used_cpu_pct=sum(p.cpu_pct for p in promises.values()),
+            used_memory_mib=sum(p.memory_mib for p in promises.values()),
+        )
+    )
+
+
+def summed(node: Node) -> Node:
+    """`node` saying what it can promise of the processors that are no VM's own."""
+    inventory = node.status.inventory
+    shared = inventory.cpus - len(held_by(node.status.promises.values())) if inventory else 0
     return node.with_status(
-        promises=dict(promises),
-        used_vcpus=sum(p.vcpus for p in promises.values()),
-        used_memory_mib=sum(p.memory_mib for p in promises.values()),
+        allocatable_vcpus=int(shared * node.spec.overcommit_cpu), allocatable_cpu_pct=shared * PCT
     )

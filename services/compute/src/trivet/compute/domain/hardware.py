@@ -124,7 +124,7 @@ def _size_gaps(vm: Vm) -> list[Gap]:
     if asked.tpm != has.tpm:
         found.append(Gap("a TPM" if asked.tpm else "no TPM", live=False))
     if asked.cpu != has.cpu:
-        found.append(Gap("other cpu tuning", live=False))
+        found.append(Gap("other cpu tuning", live=True))
     return found
 
 

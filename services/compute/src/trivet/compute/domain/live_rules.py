@@ -14,6 +14,7 @@ from trivet.compute.domain.actions import (
     Release,
     Scale,
     ShowSize,
+    Tune,
     Unplug,
     Wait,
 )
@@ -104,6 +105,12 @@ LIVE_RULES: tuple[Rule, ...] = (
         "more processors or memory are asked for, and its domain was made for that",
         lambda s: _may_plug(s) and _sizes(s) is not None,
         lambda s: tuple(filter(None, [_sizes(s)])),
+    ),
+    Rule(
+        "live-tune",
+        "it is to get its processors another way: asked so, or somebody else changed it",
+        lambda s: _runs(s) and s.seen.tuning is not None and not s.tuned,
+        lambda s: (Tune(s.seen.tuning),) if s.seen.tuning is not None else (),
     ),
     Rule(
         "live-plug",

@@ -50,7 +50,7 @@ def _record(s: Situation) -> tuple[Action, ...]:
     live = None
     if domain is not None and s.active:
         sizes = (domain.vcpus, domain.memory_mib)
-        live = Live(domain.disks, domain.nics, *sizes, s.seen.can_plug)
+        live = Live(domain.disks, domain.nics, *sizes, s.seen.can_plug, s.tuned)
     return (Record(s.power, s.reason, bool(domain and domain.ready), live),)
 
 

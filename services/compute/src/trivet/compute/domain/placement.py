@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trivet.compute.domain.capacity import lacks, used_without
-from trivet.contracts.compute.node import Node, Promise
+from trivet.compute.domain.capacity import asked_by, lacks_memory, used_memory_without
+from trivet.compute.domain.cpu_room import claim, room_of, uncontrolled
+from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.placement import NodeView, PlacementFilter, PlacementScorer
 from trivet.contracts.compute.vm import Vm, VmSpec
 from trivet.contracts.model import ResourceId
@@ -92,22 +93,25 @@ class Firmware:
 
 
 class Processors:
-    """Pinned processors exist, and there are vcpus left under the node's overcommit."""
+    """Pinned processors exist, whole cores are free where some are to be the VM's own, and of
+    what VMs share there is enough, as vcpus under the node's overcommit and for sure."""
 
     name: ClassVar[str] = "cpu"
 
     def refuse(self, vm: VmSpec, node: NodeView) -> str | None:
         """Why not."""
-        absent = [p for p in vm.cpu.pin if not 0 <= p < node.cpus]
-        if absent:
-            return f"has {node.cpus} processors, cpu.pin names {absent[0]}"
-        return lacks(
-            Promise(vcpus=vm.vcpus, memory_mib=0),
-            vcpus=node.allocatable_vcpus,
-            memory_mib=max(node.allocatable_memory_mib, node.used_memory_mib),
-            used_vcpus=node.used_vcpus,
-            used_memory_mib=node.used_memory_mib,
-        )
+        found = claim(node.room, asked_by(vm))
+        return found if isinstance(found, str) else None
+
+
+class CpuControlled:
+    """Shares, a limit and a reservation hold only where the hypervisor has the means."""
+
+    name: ClassVar[str] = "cpu_control"
+
+    def refuse(self, vm: VmSpec, node: NodeView) -> str | None:
+        """Why not."""
+        return uncontrolled(node.cpu_control, asked_by(vm))
 
 
 class Memory:
@@ -117,13 +121,7 @@ class Memory:
 
     def refuse(self, vm: VmSpec, node: NodeView) -> str | None:
         """Why not."""
-        return lacks(
-            Promise(vcpus=0, memory_mib=vm.memory_mib),
-            vcpus=max(node.allocatable_vcpus, node.used_vcpus),
-            memory_mib=node.allocatable_memory_mib,
-            used_vcpus=node.used_vcpus,
-            used_memory_mib=node.used_memory_mib,
-        )
+        return lacks_memory(asked_by(vm), node.allocatable_memory_mib, node.used_memory_mib)
 
 
 class Apart:
@@ -186,6 +184,7 @@ FILTERS: tuple[PlacementFilter, ...] = (
     Firmware(),
     Memory(),
     Processors(),
+    CpuControlled(),
     Apart(),
     Together(),
 )
@@ -228,19 +227,21 @@ def _left(allocatable: int, used: int) -> float:
 def view(node: Node, vm: ResourceId, vms: Iterable[str]) -> NodeView:
     """A node as placement of `vm` sees it: what it has promised to `vm` itself is free; `vms`
     are the names of the VMs of the same project on it."""
-    status = node.status
-    used_vcpus, used_memory_mib = used_without(node, vm)
+    status, room = node.status, room_of(node, vm)
+    inventory = status.inventory
     return NodeView(
         name=node.meta.name,
         ready=status.phase is Phase.READY and node.meta.deleting_at is None,
         maintenance=node.spec.maintenance,
-        cpus=status.inventory.cpus if status.inventory else 0,
-        allocatable_vcpus=status.allocatable_vcpus,
+        cpus=inventory.cpus if inventory else 0,
+        allocatable_vcpus=int((room.cpus - len(room.held)) * room.overcommit),
         allocatable_memory_mib=status.allocatable_memory_mib,
-        used_vcpus=used_vcpus,
-        used_memory_mib=used_memory_mib,
-        firmware=status.inventory.firmware if status.inventory else (),
-        tpm=status.inventory is not None and status.inventory.tpm,
+        used_vcpus=room.used_vcpus,
+        used_memory_mib=used_memory_without(node, vm),
+        firmware=inventory.firmware if inventory else (),
+        tpm=inventory is not None and inventory.tpm,
+        cpu_control=inventory.cpu_control if inventory else None,
+        room=room,
         vms=tuple(sorted(vms)),
     )
 

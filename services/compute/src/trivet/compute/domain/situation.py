@@ -12,7 +12,7 @@ from datetime import datetime
 
 from trivet.compute.domain.actions import Action, Preparation, Wait
 from trivet.compute.domain.hardware import disks_leaving, nics_leaving
-from trivet.contracts.compute.hypervisor import DomainState
+from trivet.contracts.compute.hypervisor import DomainState, DomainTuning
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
 
 ASK_EVERY_S = 10.0
@@ -28,7 +28,8 @@ class Seen:
     `prepared` is what a `Prepare` of this very pass found; `asked_at` when the guest was last
     asked to go off, `resumed_at` when one with a disk error was last let run on, `resumes` how
     often in a row, `asked_off` when the guest was last asked to let go of a device. `can_plug`:
-    this hypervisor changes the hardware of running guests.
+    this hypervisor changes the hardware of running guests; `tuning` is how the guest should get
+    its processors, where this hypervisor can change that too (else None).
     """
 
     domain: DomainState | None = None
@@ -41,6 +42,7 @@ class Seen:
     resumes: int = 0
     asked_off: Mapping[str, datetime] = field(default_factory=dict)
     can_plug: bool = False
+    tuning: DomainTuning | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,12 @@ class Situation:
             and self.run_open
             and self.vm.status.stop_by is None
         )
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the guest gets its processors as it should."""
+        domain, wanted = self.seen.domain, self.seen.tuning
+        return wanted is not None and domain is not None and domain.cpu == wanted
 
     def seconds_until(self, time: datetime | None, after_s: float = 0.0) -> float:
         """Seconds from now until `after_s` after `time`; 0 where that is past."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from trivet.compute.domain.capacity import need_of
+from trivet.compute.domain.capacity import kept, need_of
 from trivet.compute.domain.vm_parts import Part, to_make, to_remove
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.node import Node
@@ -201,7 +201,9 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(
         "promise",
         "its node has promised it less than it asks for, or more than it needs",
-        lambda vm, w: w.node is not None and w.node.status.promises.get(vm.meta.id) != need_of(vm),
+        lambda vm, w: (
+            w.node is not None and not kept(w.node.status.promises.get(vm.meta.id), need_of(vm))
+        ),
         Step.PROMISE,
     ),
     _Rule(

@@ -121,7 +121,9 @@ def _as_run(vm: Vm, live: Live | None, off: bool) -> dict[str, object]:
     }
     has = vm.status.runs_with
     if live and has and live.vcpus and live.memory_mib:
-        sizes = {"vcpus": live.vcpus, "memory_mib": live.memory_mib}
+        sizes: dict[str, object] = {"vcpus": live.vcpus, "memory_mib": live.memory_mib}
+        if live.tuned:
+            sizes["cpu"] = vm.spec.cpu
         found["runs_with"] = has.model_copy(update=sizes)
     return found
 

@@ -3,7 +3,7 @@ is silent, which says that nothing runs there any more."""
 
 from __future__ import annotations
 
-from trivet.compute.domain.capacity import allocatable
+from trivet.compute.domain.capacity import allocatable_memory_mib, summed
 from trivet.compute.node.registration import FINALIZER
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.endpoints.nodes import CRUD
@@ -22,11 +22,11 @@ def wire(service: Service, parts: Parts) -> None:
 
 async def admit(before: Node | None, after: Node) -> Node:
     """What can be promised follows the spec at once."""
-    vcpus, memory_mib = allocatable(after.spec, after.status.inventory)
-    return after.with_status(
-        allocatable_vcpus=vcpus,
-        allocatable_memory_mib=memory_mib,
-        observed_generation=after.meta.generation,
+    memory_mib = allocatable_memory_mib(after.spec, after.status.inventory)
+    return summed(
+        after.with_status(
+            allocatable_memory_mib=memory_mib, observed_generation=after.meta.generation
+        )
     )
 
 

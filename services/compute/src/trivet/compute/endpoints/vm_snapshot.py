@@ -14,7 +14,7 @@ from trivet.runtime.call import Call
 from trivet.runtime.service import Service
 
 NAME_LENGTH = 63
-SETTLE_S = 20.0
+SETTLE_S = 45.0
 VM_LABEL = "vm"
 
 

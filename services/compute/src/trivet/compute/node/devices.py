@@ -11,11 +11,11 @@ from collections.abc import Coroutine, Iterable
 from typing import TypeVar
 
 from trivet.compute.domain import actions as do
-from trivet.compute.domain.capacity import covers
+from trivet.compute.domain.capacity import asked_by, covers
 from trivet.compute.domain.hardware import disks_to_have, lacking, nics_to_have
 from trivet.compute.domain.vm_parts import holder_of
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
-from trivet.contracts.compute.node import Node, Promise
+from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm, VmDisk, VmNic
 from trivet.contracts.endpoint import GetRequest
 from trivet.contracts.errors import NOT_FOUND, UNAVAILABLE, Refused, Retry, TrivetError
@@ -44,6 +44,11 @@ class Devices:
     def __init__(self, runtime: Runtime, nodes: Collection[Node]) -> None:
         self._runtime = runtime
         self._nodes = nodes
+
+    @property
+    def node(self) -> Node | None:
+        """This node, as the copy has it."""
+        return self._nodes.get(self._runtime.node)
 
     async def prepare(self, vm: Vm) -> do.Preparation:
         """All that `vm` starts or goes on with, or what is missing of it. A guest whose disk
@@ -131,7 +136,7 @@ class Devices:
 
     async def unpromised(self, vm: Vm) -> list[str]:
         """Why the node may not give the VM what is asked: it has not promised it."""
-        need = Promise(vcpus=vm.spec.vcpus, memory_mib=vm.spec.memory_mib)
+        need = asked_by(vm.spec)
         key = self._nodes.kind.key(None, self._runtime.node)
         for look in (self._copy_of, self._nodes.fresh):
             node = await look(key)

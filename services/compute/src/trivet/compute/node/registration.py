@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from trivet.compute.domain.capacity import allocatable
+from trivet.compute.domain.capacity import allocatable_memory_mib, summed
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.node import NODE, Inventory, Node, NodeSpec, NodeStatus
@@ -102,13 +102,13 @@ class Registration:
 
 def described(node: Node, inventory: Inventory, address: str, came_up: datetime | None) -> Node:
     """`node` with what was found on it; with `came_up`, heard of at that time."""
-    vcpus, memory_mib = allocatable(node.spec, inventory)
-    changed = node.with_status(
-        inventory=inventory,
-        allocatable_vcpus=vcpus,
-        allocatable_memory_mib=memory_mib,
-        address=address,
-        observed_generation=node.meta.generation,
+    changed = summed(
+        node.with_status(
+            inventory=inventory,
+            allocatable_memory_mib=allocatable_memory_mib(node.spec, inventory),
+            address=address,
+            observed_generation=node.meta.generation,
+        )
     )
     if came_up is None:
         return changed

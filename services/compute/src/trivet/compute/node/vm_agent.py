@@ -62,6 +62,8 @@ class VmAgent:
         hypervisor.listen(self._heard)
         self._assigned.on_change(self._pointed)
         vms.on_change(self._changed)
+        nodes.on_change(self._node_changed)
+        self._cpu_ledger = (0, 0)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -91,6 +93,16 @@ class VmAgent:
         vm = self._vms.by_key(key)
         if vm is not None and self._is_ours(vm):
             self._reconciler.wake(key)
+
+    def _node_changed(self, key: str) -> None:
+        """Processors that become a VM's own, or are reserved, concern the others too."""
+        node = self._nodes.by_key(key)
+        if node is None or node.meta.name != self._runtime.node:
+            return
+        was = self._cpu_ledger
+        self._cpu_ledger = (node.status.allocatable_cpu_pct, node.status.used_cpu_pct)
+        if was != self._cpu_ledger and was[0]:
+            self.wake_all()
 
     def _is_ours(self, vm: Vm) -> bool:
         return vm.status.node == self._runtime.node and NODE in vm.meta.finalizers
@@ -139,6 +151,7 @@ class VmAgent:
             resumes=memory.resumes,
             asked_off=memory.asked_off,
             can_plug=self._effects.can_plug,
+            tuning=self._effects.tuning(vm),
         )
 
     # --- domains that are nobody's ----------------------------------------------------------

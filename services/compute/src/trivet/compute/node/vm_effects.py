@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from trivet.compute.domain import actions as do
 from trivet.compute.domain import vm_status
+from trivet.compute.domain.capacity import asked_by, covers
+from trivet.compute.domain.cpu_tuning import tuning_of
 from trivet.compute.domain.hardware import disks_to_have
 from trivet.compute.node.devices import SOON_S, Devices
 from trivet.compute.node.records import Memory, Records
 from trivet.compute.node.seeds import Seeds
+from trivet.contracts.compute.cpu_control import CpuControl
 from trivet.contracts.compute.hot_plug import HotPlug
-from trivet.contracts.compute.hypervisor import Act, DomainSpec, Hypervisor
+from trivet.contracts.compute.hypervisor import Act, DomainSpec, DomainTuning, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Vm
 from trivet.contracts.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, Refused, Retry
@@ -44,6 +47,15 @@ class VmEffects:
         """Whether the hypervisor changes the hardware of running guests."""
         return isinstance(self._hypervisor, HotPlug)
 
+    def tuning(self, vm: Vm) -> DomainTuning | None:
+        """How a running guest should get its processors; None: that is not to be changed now,
+        since its node is not known, has not promised what is asked, or can't change it."""
+        node = self._devices.node
+        if node is None or not isinstance(self._hypervisor, CpuControl):
+            return None
+        promised = covers(node.status.promises.get(vm.meta.id), asked_by(vm.spec))
+        return tuning_of(vm, node) if promised else None
+
     async def apply(
         self, vm: Vm, action: do.Action, memory: Memory, prepared: do.Preparation | None
     ) -> do.Preparation | None:
@@ -65,6 +77,9 @@ class VmEffects:
                 await self._act(vm, action, memory)
             case do.PlugDisk() | do.PlugNic() | do.Unplug() | do.Scale() | do.ShowSize():
                 await self._change(vm, action, memory)
+            case do.Tune(tuning):
+                assert isinstance(self._hypervisor, CpuControl)
+                await self._hypervisor.tune(vm.meta.id, tuning)
             case do.Release(names):
                 gone = [d for d in vm.status.disks if d.name in names]
                 await self._devices.detach(vm, gone)
@@ -106,7 +121,9 @@ class VmEffects:
         begun = await self._vms.mutate(self._vms.key_of(vm), begin)
         if begun is None:
             return
-        await self._hypervisor.define(_domain(begun, prepared, seed))
+        node = self._devices.node
+        tuning = tuning_of(begun, node) if node is not None else DomainTuning()
+        await self._hypervisor.define(_domain(begun, prepared, seed, tuning))
         await self._hypervisor.act(vm.meta.id, Act.START)
 
     # --- in the running guest -------------------------------------------------------------
@@ -148,7 +165,7 @@ class VmEffects:
         await self.records.replace(vm, disk=shown)
 
 
-def _domain(vm: Vm, prepared: do.Preparation, seed: str | None) -> DomainSpec:
+def _domain(vm: Vm, prepared: do.Preparation, seed: str | None, tuning: DomainTuning) -> DomainSpec:
     return DomainSpec(
         id=vm.meta.id,
         name=vm.meta.name,
@@ -161,7 +178,7 @@ def _domain(vm: Vm, prepared: do.Preparation, seed: str | None) -> DomainSpec:
         max_memory_mib=vm.spec.max_memory_mib,
         firmware=vm.spec.firmware,
         tpm=vm.spec.tpm,
-        cpu=vm.spec.cpu,
+        cpu=tuning,
         disks=prepared.disks,
         nics=prepared.nics,
         seed=seed,

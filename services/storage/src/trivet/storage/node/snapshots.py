@@ -7,7 +7,7 @@ from datetime import datetime
 from trivet.contracts.errors import NOT_SUPPORTED, Refused, TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import SnapshotRecord, Snapshots, VolumeEngine
-from trivet.contracts.storage.snapshot import Snapshot
+from trivet.contracts.storage.snapshot import Consistency, Snapshot
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -15,6 +15,7 @@ from trivet.runtime.service import Service
 from trivet.storage.domain import snapshot_plan as do
 from trivet.storage.domain.volume_plan import copied_from
 from trivet.storage.node.pools import PoolAgent
+from trivet.storage.node.quiet import quietly
 
 KIND = "snapshot"
 CLOSED_LOOK_S = 5.0
@@ -99,9 +100,8 @@ class SnapshotAgent:
         key = self._snapshots.key_of(snapshot)
         match action:
             case do.Take():
-                volumes = tuple(part.volume for part in snapshot.status.parts)
-                records = await self._able().take(id_, volumes)
-                await self._snapshots.mutate(key, lambda s: _as_taken(s, id_, records, now))
+                records, how = await self._take(snapshot)
+                await self._snapshots.mutate(key, lambda s: _as_taken(s, id_, records, how, now))
             case do.Drop():
                 await self._able().drop(id_)
                 await self._snapshots.mutate(
@@ -112,6 +112,16 @@ class SnapshotAgent:
                 await self._snapshots.mutate(key, lambda s: do.failed(s, "Lost", why, now))
             case do.ReleaseSnapshot():
                 await self._release(id_)
+
+    async def _take(self, snapshot: Snapshot) -> tuple[tuple[SnapshotRecord, ...], Consistency]:
+        """Cut its volumes. Where a cut that was killed left something, there is no telling any
+        more how quiet it was."""
+        id_, volumes = snapshot.meta.id, tuple(part.volume for part in snapshot.status.parts)
+        able = self._able()
+        if await able.snapshots(id_):
+            return await able.take(id_, volumes), Consistency.CRASH
+        held = [v for v in (self._volumes.by_id(volume) for volume in volumes) if v is not None]
+        return await quietly(self._runtime.client, held, lambda: able.take(id_, volumes))
 
     async def _release(self, id_: str) -> None:
         await self._assignments.release(self._runtime.node, KIND, ResourceId(id_))
@@ -128,8 +138,12 @@ class SnapshotAgent:
 
 
 def _as_taken(
-    current: Snapshot, id_: str, records: tuple[SnapshotRecord, ...], now: datetime
+    current: Snapshot,
+    id_: str,
+    records: tuple[SnapshotRecord, ...],
+    how: Consistency,
+    now: datetime,
 ) -> Snapshot:
     if current.meta.id != id_ or current.status.taken_at is not None:
         return current
-    return do.taken(current, records, now)
+    return do.taken(current, records, now).with_status(consistency=how)
