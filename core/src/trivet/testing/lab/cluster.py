@@ -29,6 +29,7 @@ from trivet.host.failure import failed
 from trivet.host.founding import found
 from trivet.host.layout import Layout
 from trivet.host.units import units_of
+from trivet.plugins.compute import cpu_groups
 from trivet.runtime.settings import Settings, load_settings
 from trivet.testing.lab.machine_space import MachineSpace
 from trivet.testing.lab.plan import NETS, LabPlan, load_plan
@@ -112,6 +113,7 @@ class Lab:
         for name in self.plan.names:
             self._detach_loops(self.plan.layout(name))
             takeaway.undo_folders(self.plan.layout(name))
+            cpu_groups.remove(self.plan.layout(name).prefix)
             shutil.rmtree(self.plan.root / name, ignore_errors=True)
         takeaway.purge(self.plan.base, say)
         shutil.rmtree(self.plan.root)
