@@ -144,3 +144,49 @@ async def test_a_delay_leads_to_another_look() -> None:
     async with running(reconcile) as loop:
         loop.wake("a")
         await asyncio.wait_for(second.wait(), 5)
+
+
+async def test_what_is_calm_is_not_looked_at_by_the_look_at_all() -> None:
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        seen.append(key)
+        done.set()
+
+    async def survey() -> None:
+        surveyed.append("all")
+
+    surveyed: list[str] = []
+    loop = Reconciler(
+        "test",
+        reconcile,
+        clock=SystemClock(),
+        keys=lambda: [f"k{n}" for n in range(100)],
+        survey=survey,
+        calm=lambda key: bool(surveyed) and key != "k77",
+    )
+    task = asyncio.create_task(loop.run())
+    async with asyncio.timeout(5):
+        await done.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert seen == ["k77"]
+
+
+async def test_a_survey_that_fails_has_keys_looked_at_one_by_one() -> None:
+    done = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        done.set()
+
+    async def survey() -> None:
+        raise OSError("no driver")
+
+    clock = SystemClock()
+    loop = Reconciler("test", reconcile, clock=clock, keys=lambda: ["k"], survey=survey)
+    task = asyncio.create_task(loop.run())
+    async with asyncio.timeout(5):
+        await done.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

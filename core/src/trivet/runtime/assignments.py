@@ -11,20 +11,51 @@ from collections.abc import Callable
 
 from trivet.contracts.keys import Assignment, assignment_key, assignments_of
 from trivet.contracts.model import ResourceId
-from trivet.runtime.cas import change_value
 from trivet.runtime.store import Change, Store
+from trivet.runtime.values import Values
+
+ALL = "assign."
 
 
 class Assignments:
-    """Writes and removes pointers."""
+    """Writes and removes pointers. Fed with all of them, it knows those that are there already,
+    and tells of those that go: whoever wants one that is gone then points anew."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._pointers = Values(store, ALL, Assignment)
+        self._dropped: list[Callable[[str, str], None]] = []
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all pointers begin with."""
+        return self._pointers.prefix
+
+    def take(self, change: Change) -> None:
+        """A step of the feed."""
+        gone = self._pointers.peek(change.key) if change.value is None else None
+        self._pointers.take(change)
+        if gone is not None:
+            for callback in self._dropped:
+                callback(gone.kind, gone.key)
+
+    def on_dropped(self, callback: Callable[[str, str], None]) -> None:
+        """Call `callback(kind, key of the resource)` when a pointer has gone."""
+        self._dropped.append(callback)
+
+    def points(self, node: str, kind: str, id_: ResourceId, key: str, generation: int) -> bool:
+        """Whether `node` is known to be pointed there, at least at that generation."""
+        there = self._pointers.peek(assignment_key(node, kind, id_))
+        return there is not None and there.key == key and there.generation >= generation
 
     async def assign(
         self, node: str, kind: str, id_: ResourceId, key: str, generation: int
     ) -> None:
-        """Point `node` at the resource of `key`, at least at that generation; repeatable."""
+        """Point `node` at the resource of `key`, at least at that generation; repeatable.
+
+        A pointer that the copy has is not looked for: should it be on its way out, its going is
+        told (`on_dropped`)."""
+        if self.points(node, kind, id_, key, generation):
+            return
         wanted = Assignment(kind=kind, id=id_, key=key, generation=generation)
         where = assignment_key(node, kind, id_)
 
@@ -33,12 +64,12 @@ class Assignments:
                 return there
             return wanted
 
-        await change_value(self._store, where, Assignment, point)
+        await self._pointers.change(where, point)
 
     async def release(self, node: str, kind: str, id_: ResourceId) -> None:
         """Remove the pointer; gone already is fine."""
         where = assignment_key(node, kind, id_)
-        await change_value(self._store, where, Assignment, lambda there: None)
+        await self._pointers.change(where, lambda there: None)
 
 
 class Assigned:

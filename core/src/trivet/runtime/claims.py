@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+from trivet.contracts.errors import CONFLICT, Refused
 from trivet.contracts.model import Model, ResourceId
 from trivet.runtime.cas import change_value
 from trivet.runtime.store import Store, Synced
@@ -33,6 +34,14 @@ class Claims:
         Raises `Retry` where the store can't tell; claiming again then gives the answer.
         """
         mine = Claim(owner=owner)
+        try:
+            # In most cases nobody has it, so there is nothing to read first.
+            await self._store.create(key, mine.model_dump_json().encode())
+        except Refused as error:
+            if error.code is not CONFLICT:
+                raise
+        else:
+            return True
         found = await change_value(self._store, key, Claim, lambda there: there or mine)
         return found == mine
 

@@ -1,7 +1,10 @@
 """The loop that makes things so: woken by anything, it looks and acts, one worker an object.
 
 Level-triggered: a wake-up carries nothing but a key, so a lost or doubled one does no harm;
-every key is looked at again each `resync_s` anyway. An object is worked on by one task at a
+every key is looked at again each `resync_s` anyway. Such a look at all is cheap where its owner
+says what it takes: a `survey` sees the world once for all keys, and `calm` judges by that, in
+memory, which of them a look of its own would find nothing to do for; it goes on by slices
+(`pace`), in a hurry only when the loop begins. An object is worked on by one task at a
 time; a wake-up meanwhile means one more look after it. A failure is retried with a growing
 delay of its own, and never stops another object's work.
 """
@@ -16,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from trivet.contracts.errors import CONFLICT, Refused, Retry
 from trivet.runtime.clock import Clock
 from trivet.runtime.metrics import Looks
+from trivet.runtime.pace import paced
 from trivet.runtime.telemetry import look_span
 
 log = logging.getLogger(__name__)
@@ -27,13 +31,21 @@ LAST_RETRY_S = 3.0
 back finds its callers within seconds."""
 
 Reconcile = Callable[[str], Awaitable[float | None]]
+Survey = Callable[[], Awaitable[None]]
+Calm = Callable[[str], bool]
+
+
+def never_calm(key: str) -> bool:
+    """Of one who can't judge without a look."""
+    return False
 
 
 class Reconciler:
     """Runs `reconcile(key)` for woken keys, at most `bound` at once.
 
     `reconcile` returns after how many seconds to look again (None: when woken, or at the next
-    resync). `keys` lists all keys that are to be looked at from time to time.
+    resync). `keys` lists all keys that are to be looked at from time to time: `survey` comes
+    before, and those that are then `calm` are not woken. Neither of the two changes anything.
     """
 
     def __init__(
@@ -45,6 +57,8 @@ class Reconciler:
         keys: Callable[[], Iterable[str]],
         bound: int = 8,
         resync_s: float = 60.0,
+        survey: Survey | None = None,
+        calm: Calm = never_calm,
     ) -> None:
         self.name = name
         self._reconcile = reconcile
@@ -52,6 +66,8 @@ class Reconciler:
         self._keys = keys
         self._bound = bound
         self._resync_s = resync_s
+        self._survey = survey
+        self._calm = calm
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._working: set[str] = set()
@@ -95,11 +111,22 @@ class Reconciler:
             self._queue = asyncio.Queue()
 
     async def _resync(self) -> None:
+        first = True
         while True:
-            for key in list(self._keys()):
-                if key not in self._timers:
-                    self.wake(key)
+            await self._look_at_all(hurry=first)
+            first = False
             await self._clock.sleep(self._resync_s)
+
+    async def _look_at_all(self, *, hurry: bool) -> None:
+        """Wake all keys that are not calm."""
+        if self._survey is not None:
+            try:
+                await self._survey()
+            except Exception:
+                log.exception("%s: what is seen of all failed", self.name)
+        async for key in paced(self._keys(), self._clock, hurry=hurry):
+            if key not in self._timers and not self._calm(key):
+                self.wake(key)
 
     async def _work(self) -> None:
         while True:

@@ -13,6 +13,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+import uvloop
+
 from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
@@ -92,14 +94,18 @@ async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
         os.close(lock)
 
 
-def main(service: str, bootstrap: Bootstrap) -> None:
-    """The entry point of a service's process. Exits 1 with one line where it can't start."""
+def main(service: str, bootstrap: Bootstrap, *, netlink: bool = False) -> None:
+    """The entry point of a service's process. Exits 1 with one line where it can't start.
+
+    `netlink`: its drivers open netlink sockets in the event loop, which the fast loop can't.
+    """
     try:
         settings = load_settings()
         configure_logs(service, settings.log_level)
         configure_telemetry(service, settings.telemetry)
-        # Not uvloop: it can't open netlink sockets, which drivers of the network need.
-        asyncio.run(run(service, settings, bootstrap))
+        new_loop = asyncio.new_event_loop if netlink else uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(run(service, settings, bootstrap))
     except TrivetError as error:
         log.critical("%s", error)
         sys.exit(1)

@@ -87,6 +87,7 @@ class Service:
         self._outbox = OutboxPublisher(runtime.bus, runtime.store, runtime.clock, self.published)
         self.feed.add("", self._outbox.take)
         self.assignments = Assignments(runtime.store)
+        self.feed.add(self.assignments.prefix, self.assignments.take)
         self.handled: set[str] = set()
         self._collections: dict[str, Collection[Any]] = {}
         self._assigned: Assigned | None = None

@@ -8,7 +8,7 @@ from trivet.runtime.runner import main as run_service
 
 def main() -> None:
     """Run until told to stop."""
-    run_service("network", bootstrap)
+    run_service("network", bootstrap, netlink=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from trivet.storage.controllers.snapshots import SnapshotController
 from trivet.storage.controllers.volumes import VolumeController
 from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.gauges import gauges
+from trivet.storage.ledgers import PREFIX as LEDGERS
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.orphans import OrphanWatch
@@ -38,6 +39,7 @@ async def bootstrap(service: Service) -> None:
     inspector: DiskInspector = await runtime.driver("trivet_disk_inspectors", names.inspector)
     service.on_close(inspector.close)
     ledgers = Ledgers(runtime.store)
+    service.feed.add(LEDGERS, ledgers.take)
     pool_agent = PoolAgent(service, pools, disks, engine)
     serving = Serving(volumes, engine, runtime.node, names.address or runtime.settings.address)
     effects = VolumeEffects(runtime, volumes, pools, engine, serving)

@@ -12,36 +12,40 @@ from collections.abc import Callable
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.pool import Pool
-from trivet.runtime.cas import change_value
-from trivet.runtime.store import Store
+from trivet.runtime.store import Change, Store
+from trivet.runtime.values import Values
 from trivet.storage.domain.space import Ledger, Member, SpaceClaim
+
+PREFIX = "ledger."
 
 
 def ledger_key(pool: ResourceId, node: str) -> str:
     """The key of a member's ledger."""
-    return f"ledger.{pool}.{node}"
+    return f"{PREFIX}{pool}.{node}"
 
 
 class Ledgers:
-    """Reads and changes ledgers."""
+    """Reads and changes ledgers; fed, it knows them without asking."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._ledgers = Values(store, PREFIX, Ledger)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def members(self, pool: Pool) -> tuple[Member, ...]:
-        """The pool's members whose space is known, with what is promised of it."""
+    def take(self, change: Change) -> None:
+        """A step of the feed."""
+        self._ledgers.take(change)
+
+    def members(self, pool: Pool) -> tuple[Member, ...]:
+        """The pool's members whose space is known, with what is promised of it: as of about now,
+        for a claim looks again."""
         return tuple(
-            [
-                Member(usage, await self.read(pool.meta.id, usage.node), pool.spec.overcommit)
-                for usage in pool.status.usage
-            ]
+            Member(usage, self.read(pool.meta.id, usage.node), pool.spec.overcommit)
+            for usage in pool.status.usage
         )
 
-    async def read(self, pool: ResourceId, node: str) -> Ledger:
-        """A member's ledger as the store has it now."""
-        entry = await self._store.get(ledger_key(pool, node))
-        return Ledger.model_validate_json(entry.value) if entry else Ledger()
+    def read(self, pool: ResourceId, node: str) -> Ledger:
+        """A member's ledger, from the copy."""
+        return self._ledgers.peek(ledger_key(pool, node)) or Ledger()
 
     async def claim(
         self, pool: Pool, node: str, volume: ResourceId, claim: SpaceClaim
@@ -86,4 +90,4 @@ class Ledgers:
         key = ledger_key(pool, node)
         # One after the other here: many at once would only lose to each other, again and again.
         async with self._locks[key]:
-            await change_value(self._store, key, Ledger, lambda found: change(found or Ledger()))
+            await self._ledgers.change(key, lambda found: change(found or Ledger()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import datetime
 
 from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
@@ -20,10 +21,19 @@ from trivet.compute.domain.vm_parts import (
     to_remove,
     without,
 )
-from trivet.compute.domain.vm_plan import CONTROLLER, NODE, Step, Told, VmPlan, World, plan
+from trivet.compute.domain.vm_plan import (
+    CONTROLLER,
+    NODE,
+    SETTLED,
+    Step,
+    Told,
+    VmPlan,
+    World,
+    plan,
+)
 from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.node import Node
-from trivet.contracts.compute.vm import Power, Vm
+from trivet.contracts.compute.vm import VM, Power, Vm
 from trivet.contracts.resource import Condition, Phase
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -71,8 +81,10 @@ class VmController:
             keys=vms.keys,
             bound=WORKERS,
             resync_s=RESYNC_S,
+            calm=self._calm,
         )
         self._waiting: set[str] = set()
+        self._assignments.on_dropped(self._pointer_gone)
         vms.on_change(self._vm_changed)
         nodes.on_change(self._node_changed)
         images.on_change(self._image_changed)
@@ -80,6 +92,23 @@ class VmController:
     async def run(self) -> None:
         """Work until cancelled."""
         await self._reconciler.run()
+
+    def _pointer_gone(self, kind: str, key: str) -> None:
+        if kind == VM.name:
+            self._reconciler.wake(key)
+
+    def _calm(self, key: str) -> bool:
+        """Whether all is done for a VM: its node has it, and is pointed at it."""
+        vm = self._vms.by_key(key)
+        if vm is None:
+            return True
+        if plan(vm, self._look(vm, World())).rule != SETTLED or vm.status.node is None:
+            return False
+        ready = vm.status.condition("PartsReady")
+        pointed = self._assignments.points(
+            vm.status.node, VM.name, vm.meta.id, key, vm.meta.generation
+        )
+        return pointed and (ready is None or ready.status == "true")
 
     def _vm_changed(self, key: str) -> None:
         vm = self._vms.by_key(key)
@@ -90,8 +119,8 @@ class VmController:
         self._reconciler.wake(key)
 
     def _node_changed(self, key: str) -> None:
-        """Room may have come for a VM without a node; a node's loss may let one go."""
-        for waiting in self._waiting:
+        """Room may have come for a VM that waits for it; a node's loss may let one go."""
+        for waiting in list(self._waiting):
             self._reconciler.wake(waiting)
 
     def _image_changed(self, key: str) -> None:
@@ -159,15 +188,21 @@ class VmController:
         parts = await self._parts.ensure(vm, world.image, vm.status.node, more=held)
         made = {p.name for p in parts if not held or p.ready}
         ports = {p.name: p for p in parts if p.kind == "port"}
+        whole = not held and all(p.ready for p in parts)
+        now = self._runtime.clock.now()
 
         def record(current: Vm) -> Vm:
             if current.spec != vm.spec:
                 return current  # the next look makes what is asked for by now
             nics = nics_of(current, ports, made)
             addresses = tuple(a for nic in nics for a in nic.addresses if not nic.released)
-            return current.with_status(
+            recorded = current.with_status(
                 disks=disks_of(current, made), nics=nics, addresses=addresses
             )
+            if whole and not to_remove(recorded, held):
+                # What comes next anyway, in the same write.
+                return _held(recorded, now)
+            return recorded
 
         await self._vms.mutate(self._vms.key_of(vm), record)
         return parts
@@ -185,26 +220,11 @@ class VmController:
     async def _assign(self, vm: Vm) -> None:
         """Hand the VM over to its node's agent: on record in the VM first, then the pointer."""
         now = self._runtime.clock.now()
-        ready = Condition(type="PartsReady", status="true", reason="Ready")
-        image_ready = Condition(type="ImageReady", status="true", reason="Ready")
-
-        def hold(current: Vm) -> Vm:
-            if current.meta.deleting_at is not None:
-                return current
-            if NODE in current.meta.finalizers:
-                had = current.status.condition(ready.type)
-                more = had is not None and had.status != "true"
-                return vm_status.tell(current, ready, now) if more else current
-            told = vm_status.tell(current, ready, now).with_status(phase=Phase.PENDING)
-            if current.spec.image is not None:
-                told = vm_status.tell(told, image_ready, now)
-            return told.with_meta(finalizers=(*current.meta.finalizers, NODE))
-
-        held = await self._vms.mutate(self._vms.key_of(vm), hold)
+        held = await self._vms.mutate(self._vms.key_of(vm), lambda v: _held(v, now))
         if held is None or held.status.node is None or NODE not in held.meta.finalizers:
             return
         await self._assignments.assign(
-            held.status.node, "vm", held.meta.id, self._vms.key_of(held), held.meta.generation
+            held.status.node, VM.name, held.meta.id, self._vms.key_of(held), held.meta.generation
         )
 
     async def _abandon(self, vm: Vm) -> None:
@@ -223,7 +243,7 @@ class VmController:
 
     async def _remove(self, vm: Vm) -> None:
         if vm.status.node is not None:
-            await self._assignments.release(vm.status.node, "vm", vm.meta.id)
+            await self._assignments.release(vm.status.node, VM.name, vm.meta.id)
         for node in self._nodes.list():
             if vm.meta.id in node.status.promises:
                 await self._placement.withdraw(node.meta.name, vm.meta.id)
@@ -257,3 +277,19 @@ class VmController:
             return vm_status.tell(current, condition, now)
 
         return await self._vms.mutate(self._vms.key_of(vm), change)
+
+
+def _held(vm: Vm, now: datetime) -> Vm:
+    """The VM with all of its parts, as its node's agent has it from now on."""
+    if vm.meta.deleting_at is not None:
+        return vm
+    ready = Condition(type="PartsReady", status="true", reason="Ready")
+    if NODE in vm.meta.finalizers:
+        had = vm.status.condition(ready.type)
+        more = had is not None and had.status != "true"
+        return vm_status.tell(vm, ready, now) if more else vm
+    told = vm_status.tell(vm, ready, now).with_status(phase=Phase.PENDING)
+    if vm.spec.image is not None:
+        image_ready = Condition(type="ImageReady", status="true", reason="Ready")
+        told = vm_status.tell(told, image_ready, now)
+    return told.with_meta(finalizers=(*vm.meta.finalizers, NODE))

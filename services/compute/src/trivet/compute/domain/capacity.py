@@ -87,6 +87,20 @@ def no_room(node: Node, vm: ResourceId, need: Promise) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def with_all(
+    node: Node, needs: Mapping[ResourceId, Promise]
+) -> tuple[Node, Mapping[ResourceId, str]]:
+    """`node` with as many of `needs` promised as fit, in their order; and why the others do
+    not."""
+    refused: dict[ResourceId, str] = {}
+    for vm, need in needs.items():
+        if (why := no_room(node, vm, need)) is not None:
+            refused[vm] = why
+        else:
+            node = with_promise(node, vm, need)
+    return node, refused
+
+
 def with_promise(node: Node, vm: ResourceId, need: Promise) -> Node:
     """`node` with `need` promised to `vm`, in place of what was promised to it before, and with
     the processors that are its own; there must be room (`no_room`)."""

@@ -23,6 +23,8 @@ NODE = "node"
 LOOK_S = 2.0
 GOING_LOOK_S = 0.5
 SLOW_LOOK_S = 15.0
+SETTLED = "assigned"
+"""The rule of a VM that has all it asks for: only its pointer is made sure of."""
 
 
 class Step(StrEnum):
@@ -243,7 +245,7 @@ _RULES: tuple[_Rule, ...] = (
         GOING_LOOK_S,
     ),
     _Rule(
-        "assigned",
+        SETTLED,
         "its node's agent has it; the pointer is kept up to date",
         lambda vm, w: _held_by_node(vm),
         Step.ASSIGN,

@@ -50,6 +50,7 @@ class GuestWatch:
             keys=lambda: assigned.keys("vm"),
             bound=WORKERS,
             resync_s=service.runtime.settings.compute.look_s,
+            calm=self._calm,
         )
         vms.on_change(self._changed)
 
@@ -74,6 +75,13 @@ class GuestWatch:
         if was[0] is Power.PAUSED and now[0] is Power.RUNNING:
             self._resumed.add(key)
         self._reconciler.wake(key)
+
+    def _calm(self, key: str) -> bool:
+        """Whether there is nobody to ask, and that is on record."""
+        vm = self._vms.by_key(key)
+        if vm is None or not self._is_ours(vm) or vm.status.power is Power.UNKNOWN:
+            return True
+        return vm.status.power is not Power.RUNNING and vm.status.agent == AgentStatus()
 
     def _is_ours(self, vm: Vm) -> bool:
         held = vm.status.node == self._node and NODE in vm.meta.finalizers

@@ -8,6 +8,7 @@ controller has handed over, and no others; `sweep` tells of domains that are nob
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from trivet.compute.domain.node_plan import plan
@@ -21,6 +22,7 @@ from trivet.contracts.compute.hypervisor import Act, DomainEvent, DomainState, H
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
 from trivet.contracts.errors import CONFLICT, TrivetError
+from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Condition
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
@@ -58,7 +60,10 @@ class VmAgent:
             keys=lambda: self._assigned.keys("vm"),
             bound=WORKERS,
             resync_s=self._runtime.settings.compute.look_s,
+            survey=self._survey,
+            calm=self._calm,
         )
+        self._surveyed: Mapping[ResourceId, DomainState] | None = None
         hypervisor.listen(self._heard)
         self._assigned.on_change(self._pointed)
         vms.on_change(self._changed)
@@ -137,11 +142,34 @@ class VmAgent:
         log.warning("%s is not settled after %d steps; last: %s", vm, STEPS_BOUND, step.rule)
         return 1.0
 
+    async def _survey(self) -> None:
+        """See all domains at once, for the look at all VMs that follows."""
+        self._surveyed = None
+        try:
+            self._surveyed = await self._domains.look()
+        except TrivetError as error:
+            log.info("the hypervisor does not answer: %s", error)
+
+    def _calm(self, key: str) -> bool:
+        """Whether nothing is to be done for a VM, by what was seen of all."""
+        vm = self._vms.by_key(key)
+        if vm is None or not self._is_ours(vm):
+            return True
+        if self._surveyed is None:
+            return False
+        memory = self._memory.get(vm.meta.id) or Memory()
+        seen = self._seen(memory, self._surveyed.get(vm.meta.id))
+        step = plan(vm, seen, self._runtime.clock.now())
+        return not step.actions and step.look_s is None
+
     async def _look(self, vm: Vm, memory: Memory) -> Seen:
         try:
             domain = (await self._domains.look()).get(vm.meta.id)
         except TrivetError as error:
             return Seen(unreachable=error.detail, draining=self._draining)
+        return self._seen(memory, domain)
+
+    def _seen(self, memory: Memory, domain: DomainState | None) -> Seen:
         return Seen(
             domain=domain,
             draining=self._draining,

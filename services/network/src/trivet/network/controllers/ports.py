@@ -29,13 +29,21 @@ class PortController:
         self._ports = ports
         self._holdings = holdings
         self._reconciler = Reconciler(
-            "ports", self._reconcile, clock=service.runtime.clock, keys=ports.keys
+            "ports",
+            self._reconcile,
+            clock=service.runtime.clock,
+            keys=ports.keys,
+            calm=lambda key: not self._goes(key),
         )
         ports.on_change(self._reconciler.wake)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._reconciler.run()
+
+    def _goes(self, key: str) -> bool:
+        port = self._ports.by_key(key)
+        return port is not None and port.meta.deleting_at is not None
 
     async def _reconcile(self, key: str) -> float | None:
         port = self._ports.by_key(key)

@@ -64,8 +64,12 @@ def _servers(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Dr
 
 def _taps(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Drifted]:
     there = {p.device: p for p in observed.plugs}
-    for plug in set(settled.plugs) & set(wanted.plugs) - set(observed.plugs):
-        yield Drifted(plug.port, _tap_was(there.get(plug.device)))
+    before = {p.port: p for p in settled.plugs}
+    for plug in wanted.plugs:
+        # Most are the very same objects as before, which is quickly seen.
+        was, seen = before.get(plug.port), there.get(plug.device)
+        if (was is plug or was == plug) and seen != plug:
+            yield Drifted(plug.port, _tap_was(seen))
 
 
 def _tap_was(seen: Plug | None) -> str:
@@ -77,6 +81,8 @@ def _tap_was(seen: Plug | None) -> str:
 
 
 def _closer(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Drifted]:
+    if not observed.drift:
+        return
     known = {s.network for s in set(settled.segments) & set(wanted.segments)}
     known |= {p.port for p in set(settled.plugs) & set(wanted.plugs)}
     for concerns, what in observed.drift.items():

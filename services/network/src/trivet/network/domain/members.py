@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 
 from trivet.contracts.network.endpoints.node_members import GroupName
@@ -29,6 +30,7 @@ def members(ports: Iterable[Port], groups: Iterable[GroupName]) -> tuple[Address
     )
 
 
+@lru_cache(maxsize=65536)
 def _order(address: str) -> tuple[int, int]:
     parsed = ip_address(address)
     return parsed.version, int(parsed)

@@ -19,9 +19,21 @@ from trivet.contracts.security.firewall import Binding, link_local
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a port comes to on its node, in its network."""
+
+    port: Port
+    network: Network
+    plug: Plug
+    binding: Binding
+    host: DhcpHost
+
+
+@dataclass(frozen=True)
 class NodeView:
     """What a node knows: itself, all ports and networks that may concern it, tunnel addresses
-    of all nodes. `namespaces`: where the gateway driver puts each network's gateway."""
+    of all nodes. `namespaces`: where the gateway driver puts each network's gateway. `before`: what
+    was last made of each port, which holds while it and its network are the same objects."""
 
     node: str
     prefix: str
@@ -29,6 +41,7 @@ class NodeView:
     networks: Mapping[str, Network]
     vteps: Mapping[str, str] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, Made] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Wanted:
     plugs: tuple[Plug, ...] = ()
     stations: Mapping[int, tuple[RemoteStation, ...]] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
+    made: Mapping[str, Made] = field(default_factory=dict, compare=False, repr=False)
 
 
 def device_of(prefix: str, port_id: str) -> str:
@@ -61,20 +75,37 @@ def wanted(view: NodeView) -> Wanted:
     )
     ids = sorted({p.status.network_id for p in here if p.status.network_id})
     networks = [view.networks[i] for i in ids]
+    made = _made(view, here)
     vtep = view.vteps.get(view.node)
     away = {n.meta.id: _away(view, n) if vtep else () for n in networks}
     return Wanted(
         segments=tuple(_segment(n, vtep, away[n.meta.id], view.vteps) for n in networks),
         legs=tuple(_leg(n) for n in networks),
-        dhcp=tuple(_dhcp(view, n, here) for n in networks if n.spec.dhcp),
-        plugs=tuple(_plug(view, p) for p in here),
+        dhcp=tuple(_dhcp(view, n, made.values()) for n in networks if n.spec.dhcp),
+        plugs=tuple(m.plug for m in made.values()),
         stations={
             _vni(n): tuple(_station(p, view.vteps) for p in away[n.meta.id]) for n in networks
         }
         if vtep
         else {},
-        bindings=tuple(_binding(view, p) for p in here),
+        bindings=tuple(m.binding for m in made.values()),
+        made=made,
     )
+
+
+def _made(view: NodeView, here: Iterable[Port]) -> dict[str, Made]:
+    """What each port comes to; of those that are as they were, what was made before."""
+    gateways = {id_: _gateway_addresses(network) for id_, network in view.networks.items()}
+    found: dict[str, Made] = {}
+    for port in here:
+        network_id = port.status.network_id or ""
+        network, before = view.networks[network_id], view.before.get(port.meta.id)
+        if before is None or before.port is not port or before.network is not network:
+            plug = _plug(view, port, network)
+            binding = _binding(view, port, network, gateways[network_id])
+            before = Made(port, network, plug, binding, _host(port))
+        found[port.meta.id] = before
+    return found
 
 
 def _away(view: NodeView, network: Network) -> tuple[Port, ...]:
@@ -119,7 +150,7 @@ def _leg(network: Network) -> GatewayLeg:
     )
 
 
-def _dhcp(view: NodeView, network: Network, here: Iterable[Port]) -> DhcpNetwork:
+def _dhcp(view: NodeView, network: Network, here: Iterable[Made]) -> DhcpNetwork:
     return DhcpNetwork(
         network=network.meta.id,
         generation=network.meta.generation,
@@ -128,20 +159,19 @@ def _dhcp(view: NodeView, network: Network, here: Iterable[Port]) -> DhcpNetwork
         gateways=tuple(str(ip_interface(g).ip) for g in network.status.gateways),
         mtu=network.spec.mtu,
         upstream=network.spec.dns,
-        hosts=tuple(
-            DhcpHost(
-                mac=p.status.mac or "",
-                addresses=p.status.addresses,
-                hostname=p.spec.hostname or p.meta.name,
-            )
-            for p in here
-            if p.status.network_id == network.meta.id
-        ),
+        hosts=tuple(m.host for m in here if m.network.meta.id == network.meta.id),
     )
 
 
-def _plug(view: NodeView, port: Port) -> Plug:
-    network = view.networks[port.status.network_id or ""]
+def _host(port: Port) -> DhcpHost:
+    return DhcpHost(
+        mac=port.status.mac or "",
+        addresses=port.status.addresses,
+        hostname=port.spec.hostname or port.meta.name,
+    )
+
+
+def _plug(view: NodeView, port: Port, network: Network) -> Plug:
     return Plug(
         port=port.meta.id,
         vni=_vni(network),
@@ -163,8 +193,7 @@ def _station(port: Port, vteps: Mapping[str, str]) -> RemoteStation:
     )
 
 
-def _binding(view: NodeView, port: Port) -> Binding:
-    network = view.networks[port.status.network_id or ""]
+def _binding(view: NodeView, port: Port, network: Network, gateways: tuple[str, ...]) -> Binding:
     return Binding(
         port=port.meta.id,
         project=port.meta.project or "",
@@ -173,7 +202,7 @@ def _binding(view: NodeView, port: Port) -> Binding:
         mac=port.status.mac or "",
         addresses=port.status.addresses,
         vni=_vni(network),
-        gateways=_gateway_addresses(network),
+        gateways=gateways,
         security_groups=port.spec.security_groups,
     )
 

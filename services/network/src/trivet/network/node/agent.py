@@ -28,7 +28,7 @@ from trivet.network.domain import segments
 from trivet.network.domain.drift import drifted
 from trivet.network.domain.node_plan import Observed, forgotten, prepare, ready, unlock
 from trivet.network.domain.port_status import Seen, network_after, status_after
-from trivet.network.domain.segments import NodeView, Wanted
+from trivet.network.domain.segments import Made, NodeView, Wanted
 from trivet.network.holdings import Holdings
 from trivet.network.node.effects import NodeEffects, Problems
 from trivet.network.node.metadata import MetadataService
@@ -66,6 +66,8 @@ class NodeAgent:
         self._answer: tuple[tuple[Binding, ...], ProtectResponse, float] | None = None
         self._look_s = service.runtime.settings.network.look_s
         self._settled = Wanted()
+        self._made: Mapping[str, Made] = {}
+        self._told: dict[str, tuple[int, Seen]] = {}
         self._drift: dict[ResourceId, str] = {}
         self._closely_at = 0.0
         self._at_work = False
@@ -98,7 +100,7 @@ class NodeAgent:
         """What this node is to carry, as of the copies now."""
         networks: dict[str, Network] = {n.meta.id: n for n in self._networks.list()}
         namespace = self._effects.gateway.namespace
-        return segments.wanted(
+        found = segments.wanted(
             NodeView(
                 node=self._runtime.node,
                 prefix=self._runtime.settings.prefix,
@@ -106,8 +108,11 @@ class NodeAgent:
                 networks=networks,
                 vteps=self._vteps.addresses,
                 namespaces={id_: namespace(n.meta.id) for id_, n in networks.items()},
+                before=self._made,
             )
         )
+        self._made = found.made
+        return found
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
         """Whether `address` answers the network's gateway here."""
@@ -144,9 +149,13 @@ class NodeAgent:
         ports_ready = ready(wanted, after, answer.protected)
         # It is said once it is mended; until then the ports say what is wrong.
         drift = {} if problems else self._drift
+        there = {p.device for p in after.plugs}
         for plug in wanted.plugs:
             up = plug.port in ports_ready
-            await self._tell(plug, after, answer, problems, up, drift.get(plug.port, ""))
+            await self._tell(
+                plug, plug.device in there, answer, problems, up, drift.get(plug.port, "")
+            )
+        self._told = {id_: told for id_, told in self._told.items() if id_ in wanted.made}
         await self._tell_networks(drift)
         await self._let_go(after)
         waiting = len(ports_ready) < len(wanted.plugs)
@@ -195,7 +204,7 @@ class NodeAgent:
     async def _tell(
         self,
         plug: Plug,
-        after: Observed,
+        plugged: bool,
         answer: ProtectResponse,
         problems: Problems,
         up: bool,
@@ -216,12 +225,14 @@ class NodeAgent:
             generation=plug.generation,
             device=plug.device,
             mtu=plug.mtu,
-            plugged=any(p.device == plug.device for p in after.plugs),
+            plugged=plugged,
             ready=up and not broken,
             where="Plugged" if broken else "Protected",
             problem=broken or unprotected,
             drift=drift,
         )
+        if self._told.get(plug.port) == (port.meta.revision, seen):
+            return
         now = self._runtime.clock.now()
         key = self._ports.key_of(port)
 
@@ -230,7 +241,9 @@ class NodeAgent:
                 return current
             return status_after(current, seen, now)
 
-        await self._ports.mutate(key, change)
+        told = await self._ports.mutate(key, change)
+        if told is not None and not drift:
+            self._told[plug.port] = (told.meta.revision, seen)
 
     async def _tell_networks(self, drift: Mapping[ResourceId, str]) -> None:
         now, node = self._runtime.clock.now(), self._runtime.node

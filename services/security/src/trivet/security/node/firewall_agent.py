@@ -19,6 +19,7 @@ from trivet.contracts.event import CloudEvent
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
 from trivet.contracts.network.endpoints.node_members import ENDPOINT as MEMBERS
 from trivet.contracts.network.endpoints.node_members import GroupName, MembersRequest
+from trivet.contracts.resource import Phase
 from trivet.contracts.security.address_set import AddressSet
 from trivet.contracts.security.endpoints.node_protect import ProtectResponse
 from trivet.contracts.security.firewall import (
@@ -47,6 +48,9 @@ log = logging.getLogger(__name__)
 
 THE_NODE = "node"
 LOOK_AGAIN_S = 1.0
+
+MEMBERS_CHANGE_ON = ("created", "edited", "deleted")
+"""What a port's event must tell to concern groups; that it begins to go (its phase) does too."""
 
 Told = Callable[[str], Awaitable[None]]
 
@@ -100,6 +104,9 @@ class FirewallAgent:
 
     async def port_changed(self, event: CloudEvent) -> None:
         """Ports came or went somewhere: they may be members of groups that rules here name."""
+        told = event.type.split(".")[3]
+        if told not in MEMBERS_CHANGE_ON and event.data.phase != Phase.DELETING:
+            return
         self._ports_changed = True
         self._reconciler.wake(THE_NODE)
 

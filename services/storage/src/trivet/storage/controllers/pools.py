@@ -62,7 +62,7 @@ class PoolController:
             return None
         claimed = 0
         for member in pool.spec.members:
-            ledger = await self._ledgers.read(pool.meta.id, member.node)
+            ledger = self._ledgers.read(pool.meta.id, member.node)
             for volume in await self._left_over(ledger):
                 await self._ledgers.release(pool.meta.id, member.node, volume)
                 ledger = ledger.without(volume)

@@ -13,7 +13,7 @@ from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE
 from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.snapshot import Snapshot
-from trivet.contracts.storage.volume import Volume
+from trivet.contracts.storage.volume import VOLUME, Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
@@ -52,15 +52,40 @@ class VolumeController:
             clock=self._runtime.clock,
             keys=volumes.keys,
             bound=WORKERS,
+            calm=self._calm,
         )
         volumes.on_change(self._reconciler.wake)
+        self._assignments.on_dropped(self._pointer_gone)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._reconciler.run()
 
+    def _pointer_gone(self, kind: str, key: str) -> None:
+        if kind == VOLUME.name:
+            self._reconciler.wake(key)
+
+    def _calm(self, key: str) -> bool:
+        """Whether all is done for a volume: it has its places, and they are pointed at it."""
+        volume = self._volumes.by_key(key)
+        if volume is None:
+            return True
+        meta = volume.meta
+        return meta.deleting_at is None and all(
+            isinstance(action, do.AssignTo)
+            and all(
+                self._assignments.points(node, VOLUME.name, meta.id, key, meta.generation)
+                for node in action.nodes
+            )
+            for action in do.plan_in_cluster(volume, self._runtime.clock.now())
+        )
+
     async def _reconcile(self, key: str) -> float | None:
-        volume = await self._volumes.fresh(key)
+        # The copy will do: each step is a claim, a compare-and-swap or repeatable. What goes is
+        # looked at in the store.
+        volume = self._volumes.by_key(key)
+        if volume is None or volume.meta.deleting_at is not None:
+            volume = await self._volumes.fresh(key)
         if volume is None:
             return None
         again: float | None = None
@@ -109,7 +134,7 @@ class VolumeController:
             nodes=volume.spec.nodes,
             source_nodes=source_nodes,
         )
-        found = place(wanted, await self._ledgers.members(pool))
+        found = place(wanted, self._ledgers.members(pool))
         if isinstance(found, Unplaceable):
             return await self._unplaced(volume, _word(found.code.value), found.reason)
         for node in found.nodes:
@@ -163,7 +188,7 @@ class VolumeController:
     async def _assign(self, volume: Volume, nodes: tuple[str, ...]) -> None:
         key, meta = self._volumes.key_of(volume), volume.meta
         for node in nodes:
-            await self._assignments.assign(node, "volume", meta.id, key, meta.generation)
+            await self._assignments.assign(node, VOLUME.name, meta.id, key, meta.generation)
 
     async def _forget(self, volume: Volume) -> None:
         pool = self._pools.get(volume.spec.pool or "")

@@ -45,6 +45,8 @@ class Ledger(Model):
 
     def without(self, volume: ResourceId) -> Ledger:
         """This ledger without the volume's promise."""
+        if volume not in self.claims:
+            return self
         return Ledger(claims={v: c for v, c in self.claims.items() if v != volume})
 
 

@@ -28,7 +28,7 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def admit(before: Volume | None, after: Volume) -> Volume:
         if before is None:
-            return await _admit_new(parts, after)
+            return _admit_new(parts, after)
         immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
         if after.spec.size_gib < before.spec.size_gib:
             wrong = FieldError(
@@ -38,7 +38,7 @@ def wire(service: Service, parts: Parts) -> None:
             )
             raise Refused(SHRINK, f"volume {after.meta.name} can't shrink", errors=(wrong,))
         if after.spec.size_gib > before.spec.size_gib:
-            await _check_growth(parts, after)
+            _check_growth(parts, after)
         return after
 
     async def may_delete(volume: Volume) -> None:
@@ -62,7 +62,7 @@ def wire(service: Service, parts: Parts) -> None:
     serve_crud(service, CRUD, Hooks[Volume](admit, ("storage",), may_delete))
 
 
-async def _admit_new(parts: Parts, volume: Volume) -> Volume:
+def _admit_new(parts: Parts, volume: Volume) -> Volume:
     source = _source_of(parts, volume)
     pool = _pool_of(parts, volume, source)
     spec = volume.spec.model_copy(update={"pool": pool.meta.name})
@@ -72,7 +72,7 @@ async def _admit_new(parts: Parts, volume: Volume) -> Volume:
             f"spec.replicas: {spec.replicas} wanted, pool {pool.meta.name} is on "
             f"{len(pool.spec.members)} nodes",
         )
-    members = await parts.ledgers.members(pool)
+    members = parts.ledgers.members(pool)
     wanted = Wanted(
         volume=volume.meta.id,
         replicas=spec.replicas,
@@ -176,14 +176,14 @@ def _claim(parts: Parts, volume: Volume) -> SpaceClaim:
     )
 
 
-async def _check_growth(parts: Parts, volume: Volume) -> None:
+def _check_growth(parts: Parts, volume: Volume) -> None:
     """Refuse what can't be promised now; the promise itself is the controller's, so that an
     edit that is not stored in the end has taken nothing."""
     pool = parts.pools.get(volume.status.pool or "")
     if pool is None:
         return
     nodes = {replica.node for replica in volume.status.replicas}
-    for member in await parts.ledgers.members(pool):
+    for member in parts.ledgers.members(pool):
         why = member.refusal(volume.meta.id, _claim(parts, volume))
         if member.node in nodes and why is not None:
             raise Refused(NO_SPACE, f"pool {pool.meta.name}: {why}")

@@ -55,7 +55,10 @@ class VolumeAgent:
             keys=self._ids,
             bound=WORKERS,
             resync_s=self._runtime.settings.storage.look_s,
+            survey=self._survey,
+            calm=self._calm,
         )
+        self._surveyed: dict[str, Seen] | None = None
         self._assigned.on_change(lambda kind, key: self._wake_key(key))
         volumes.on_change(self._wake_key)
         pools.on_opened(self.wake_all)
@@ -76,10 +79,50 @@ class VolumeAgent:
         for id_ in self._assigned.ids("volume", key):
             self._reconciler.wake(id_)
 
+    async def _survey(self) -> None:
+        """See all replicas and graphs of this node at once, for the look at all that follows."""
+        self._surveyed = None
+        try:
+            records = {r.volume: r for r in await self._engine.replicas()}
+            graphs = {g.volume: g for g in await self._engine.attached()}
+        except TrivetError as error:
+            log.info("the engine can't tell what is here: %s", error)
+            return
+        self._surveyed = {
+            id_: Seen(record=records.get(id_), attached=graphs.get(id_))
+            for id_ in records.keys() | graphs.keys()
+        }
+
+    def _calm(self, id_: str) -> bool:
+        """Whether nothing is to be done for a volume, by what was seen of all."""
+        pointer = self._assigned.pointer("volume", id_)
+        volume = self._steady(pointer) if pointer else None
+        if self._surveyed is None or volume is None:
+            return False
+        seen = self._surveyed.get(id_, Seen())
+        return not plan_on_node(volume, self._runtime.node, seen)
+
+    async def _rests(self, pointer: Assignment) -> bool:
+        """Whether nothing is to be done, by the copy, which will do to see that."""
+        volume = self._steady(pointer)
+        if volume is None:
+            return False
+        return not plan_on_node(volume, self._runtime.node, await self._look(volume))
+
+    def _steady(self, pointer: Assignment) -> Volume | None:
+        """The volume as the copy has it, if it is there to stay and can be seen."""
+        volume = self._volumes.by_key(pointer.key)
+        if volume is None or volume.meta.id != pointer.id or volume.meta.deleting_at is not None:
+            return None
+        told = volume.status.condition("Served")
+        failed = told is not None and told.status == "false"
+        return volume if self._pools.is_open(volume.status.pool or "") and not failed else None
+
     async def _reconcile(self, id_: str) -> float | None:
         pointer = self._assigned.pointer("volume", id_)
-        if pointer is None:
+        if pointer is None or await self._rests(pointer):
             return None
+        # Before anything is done, the store says what there is to do.
         volume = await self._volumes.fresh(pointer.key)
         if volume is None or volume.meta.id != id_:
             if not self._pools.all_open():
