@@ -158,7 +158,7 @@ class VmAgent:
         if self._surveyed is None:
             return False
         memory = self._memory.get(vm.meta.id) or Memory()
-        seen = self._seen(memory, self._surveyed.get(vm.meta.id))
+        seen = self._seen(vm, memory, self._surveyed.get(vm.meta.id))
         step = plan(vm, seen, self._runtime.clock.now())
         return not step.actions and step.look_s is None
 
@@ -167,9 +167,9 @@ class VmAgent:
             domain = (await self._domains.look()).get(vm.meta.id)
         except TrivetError as error:
             return Seen(unreachable=error.detail, draining=self._draining)
-        return self._seen(memory, domain)
+        return self._seen(vm, memory, domain)
 
-    def _seen(self, memory: Memory, domain: DomainState | None) -> Seen:
+    def _seen(self, vm: Vm, memory: Memory, domain: DomainState | None) -> Seen:
         return Seen(
             domain=domain,
             draining=self._draining,
