@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ GRACE_S = 5.0
 """On top of an operation's own time: the way there and back."""
 
 CONNECT_S = 5.0
+CONNECT_ONE_OF_MANY_S = 1.0
+"""For a gateway while there is another to turn to."""
+
 DOWNLOAD_S = 30.0
 """How long a body of bytes may take on top of that."""
 
@@ -79,7 +83,8 @@ class SeenEvent:
 
 
 class Client:
-    """Calls the API at `url` with `token`; `ca_file` is the authority to trust.
+    """Calls the API at `url` with `token`; `ca_file` is the authority to trust. `other_urls`:
+    gateways of the same cluster, asked in turn where one can't be reached.
 
     For `retry_s` seconds a call that failed for now is sent again, where that can't do a thing
     twice (`retries`); POSTs are then sent under an idempotency key. One client is for one
@@ -95,10 +100,11 @@ class Client:
         project: str = "default",
         retry_s: float = RETRY_S,
         transport: httpx.BaseTransport | None = None,
+        other_urls: Sequence[str] = (),
     ) -> None:
         self.project = project
         self._retry_s = retry_s
-        self._url = url.rstrip("/")
+        self._urls = deque(each.rstrip("/") for each in (url, *other_urls))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._trust = _trust(ca_file) if self._url.startswith("https") else True
         self._http = httpx.Client(
@@ -113,7 +119,18 @@ class Client:
     def of(cls, config: ClientConfig, *, retry_s: float = RETRY_S) -> Self:
         """The client of a configuration."""
         where = config.url, config.token, config.ca_file
-        return cls(*where, project=config.project, retry_s=retry_s)
+        more = config.other_urls
+        return cls(*where, project=config.project, retry_s=retry_s, other_urls=more)
+
+    @property
+    def _url(self) -> str:
+        """The gateway that is asked now."""
+        return self._urls[0]
+
+    def _turn(self) -> None:
+        """Ask the next gateway from now on."""
+        self._urls.rotate(-1)
+        self._http.base_url = httpx.URL(self._url)
 
     def __enter__(self) -> Self:
         return self
@@ -183,6 +200,7 @@ class Client:
         from trivet.client.streams import joined
 
         asked = http_request(endpoint, request)
+        self._reach()
         query = f"?{urlencode(asked.query)}" if asked.query else ""
         trust = self._trust if isinstance(self._trust, ssl.SSLContext) else None
         address = f"ws{self._url.removeprefix('http')}{asked.path}{query}"
@@ -220,6 +238,7 @@ class Client:
         again after the last event that came. A refusal is raised."""
         last: int | None = None
         while True:
+            self._reach()
             query = {"subject": subject, "project": project, "since": since if not last else None}
             headers = {"Last-Event-ID": str(last)} if last else {}
             asked = {k: str(v) for k, v in query.items() if v is not None}
@@ -231,6 +250,11 @@ class Client:
                 if last is None:
                     raise
             time.sleep(RECONNECT_S)
+
+    def _reach(self) -> None:
+        """Turn to a gateway that can be reached, where there are several."""
+        if len(self._urls) > 1:
+            self.version()
 
     def _stream(self, query: dict[str, str], headers: dict[str, str]) -> Iterator[SeenEvent]:
         timeout = httpx.Timeout(CONNECT_S, read=EVENT_SILENCE_S)
@@ -264,6 +288,7 @@ class Client:
                 late = time.monotonic() + after_s > give_up
                 if late or not may_repeat(error, method, keyed=keyed):
                     raise
+                self._turn()
                 time.sleep(after_s)
 
     def _send_once(
@@ -275,11 +300,7 @@ class Client:
         accepted: tuple[int, ...] = (200, 201),
         **more: Any,
     ) -> httpx.Response:
-        timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
-        try:
-            reply = self._http.request(method, path, timeout=timeout, **more)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+        reply = self._reply(method, path, timeout_s, **more)
         if reply.status_code in accepted:
             return reply
         error_told = error_of(reply.status_code, reply.content, reply.headers.get("Retry-After"))
@@ -287,6 +308,20 @@ class Client:
             hint = "run `trivet up` on a node, or set TRIVET_URL and TRIVET_TOKEN"
             raise Refused(UNAUTHENTICATED, "no token is configured", hint=hint)
         raise error_told
+
+    def _reply(self, method: str, path: str, timeout_s: float, **more: Any) -> httpx.Response:
+        """What the first gateway answers that can be reached."""
+        for left in reversed(range(len(self._urls))):
+            connect_s = CONNECT_ONE_OF_MANY_S if left else CONNECT_S
+            timeout = httpx.Timeout(timeout_s, connect=connect_s)
+            try:
+                return self._http.request(method, path, timeout=timeout, **more)
+            except httpx.TransportError as error:
+                told = self._unreachable(error)
+                if not left or not isinstance(told, Unsent):
+                    raise told from error
+                self._turn()
+        raise AssertionError("there is at least one gateway")
 
     def _unreachable(self, error: httpx.TransportError) -> Retry | Refused:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -13,6 +13,7 @@ import pwd
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -23,11 +24,16 @@ BAD_CONFIG = code("client.bad_config", 400, "The client's configuration can't be
 DEFAULT_URL = "https://127.0.0.1:8443"
 
 
-class ClientConfig(Model):
-    """`ca_file`: the certificate authority to trust (None: the system's). `project`: where
-    commands act that name none."""
+Url = Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
 
-    url: str = Field(default=DEFAULT_URL, pattern=r"^https?://[!-~]+$")
+
+class ClientConfig(Model):
+    """`other_urls`: gateways of the same cluster, for when that at `url` can't be reached.
+    `ca_file`: the certificate authority to trust (None: the system's). `project`: where commands
+    act that name none."""
+
+    url: Url = DEFAULT_URL
+    other_urls: tuple[Url, ...] = ()
     token: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
     project: Name = "default"
@@ -50,6 +56,8 @@ def load_config(env: Mapping[str, str] = os.environ) -> ClientConfig:
     for name in ("url", "token"):
         if given := env.get(f"TRIVET_{name.upper()}"):
             values[name] = given
+    if env.get("TRIVET_URL"):
+        values.pop("other_urls", None)  # of another cluster, as far as anybody knows
     try:
         return ClientConfig.model_validate(values)
     except ValidationError as error:

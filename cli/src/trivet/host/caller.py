@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,15 @@ def client_file(layout: Layout, env: Mapping[str, str]) -> ClientFile:
     return ClientFile(home / ".config/trivet/config.toml", entry.pw_uid, entry.pw_gid)
 
 
-def write(layout: Layout, file: ClientFile, url: str, token: str) -> None:
+def write(
+    layout: Layout, file: ClientFile, url: str, token: str, other_urls: Sequence[str] = ()
+) -> None:
     """Write the configuration; one that was there and is not ours is put aside."""
     known = record.load(layout)
-    text = "".join(
-        f"{key} = {json.dumps(value)}\n"
-        for key, value in (("url", url), ("token", token), ("ca_file", str(_ca(layout, file))))
-    )
+    values: dict[str, object] = {"url": url, "token": token, "ca_file": str(_ca(layout, file))}
+    if other_urls:
+        values["other_urls"] = list(other_urls)
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
     if file.path.exists() and file.path.read_text() == text and _ca(layout, file).exists():
         return
     folders = [f for f in file.path.parents if not f.exists()]

@@ -71,6 +71,13 @@ class Endpoint(Generic[RequestT, ResponseT]):
         where = f"node.{node}." if node else ""
         return f"trivet.{self.service}.{where}{self.op}.v1"
 
+    def subject_at(self, node: str) -> str:
+        """The bus subject of one instance of the service, for an operation that any may answer:
+        for callers on the same node."""
+        if self.per_node:
+            raise ValueError(f"{self.op}: no other instance may answer")
+        return f"trivet.{self.service}.at.{node}.{self.op}.v1"
+
     def deadline_s(self, request: Model) -> float:
         """How long to wait for the answer: `timeout_s`, and what was asked to be waited for."""
         return self.timeout_s + (request.settle_s if isinstance(request, GetRequest) else 0.0)

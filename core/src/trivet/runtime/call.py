@@ -5,6 +5,11 @@ becomes a reply: a handler's `TrivetError` travels as an `ErrorBody`, bad input 
 `Refused(MALFORMED)` with each wrong field, and anything else as `Fatal(INTERNAL)` that names
 only a request id; its traceback goes to the log of the process where it happened.
 
+What any instance may answer is asked of the caller's own node first, and of the others where
+nobody listens there. The bus would choose one at random: half of them across the network, a node
+that has just died among them until the bus knows, and each call of a caller another copy of the
+state, of which one may not have yet what the other wrote.
+
 What the bus can't carry would never arrive, and its caller would wait for nothing. So a list
 whose page is too large is made anew with half the limit, until it fits (its cursor then leads
 to the rest), and any other answer of that size is told as `bus.reply_too_large`.
@@ -30,10 +35,12 @@ from trivet.contracts.errors import (
     INTERNAL,
     MALFORMED,
     REPLY_TOO_LARGE,
+    UNAVAILABLE,
     ErrorBody,
     Fatal,
     FieldError,
     Refused,
+    Retry,
     TrivetError,
     from_body,
 )
@@ -78,10 +85,12 @@ EndpointHandler = Callable[[Any, Call], Awaitable[Model]]
 
 
 class Client:
-    """Calls other services (and one's own node agents) over the bus."""
+    """Calls other services (and one's own node agents) over the bus; `home` is the node that
+    the caller is on, if it is on one."""
 
-    def __init__(self, bus: Bus, service: str) -> None:
+    def __init__(self, bus: Bus, service: str, home: str | None = None) -> None:
         self._bus = bus
+        self._home = home
         self._self = service_caller(service)
         self._in_flight = InFlight()
 
@@ -135,6 +144,15 @@ class Client:
         timeout_s: float,
         headers: dict[str, str],
     ) -> bytes:
+        if self._home is not None and not endpoint.per_node:
+            try:
+                async with self._in_flight.awaiting(endpoint.service, self._home):
+                    return await self._bus.request(
+                        endpoint.subject_at(self._home), data, timeout_s=timeout_s, headers=headers
+                    )
+            except Retry as error:
+                if error.code is not UNAVAILABLE:
+                    raise
         async with self._in_flight.awaiting(endpoint.service, node):
             return await self._bus.request(
                 endpoint.subject(node), data, timeout_s=timeout_s, headers=headers

@@ -50,7 +50,7 @@ async def connect(service: str, settings: Settings) -> tuple[NatsBus, Runtime]:
         settings=settings,
         bus=bus,
         store=store,
-        client=Client(bus, service),
+        client=Client(bus, service, settings.node),
         clock=SystemClock(),
         plugins=Plugins.discover(service),
     )

@@ -153,7 +153,7 @@ class Service:
             subscriptions.append(await self.runtime.client.hear_starts())
             await starts.say(self.runtime.bus, self.runtime.service, self.runtime.node)
             for endpoint, handler in self._handlers:
-                subscriptions.append(await self._serve(endpoint, handler))
+                subscriptions += await self._serve(endpoint, handler)
             for subject, callback in self._event_callbacks:
                 hear = self._hear(subject, callback)
                 tasks.append(asyncio.create_task(self._forever(f"events {subject}", hear)))
@@ -196,14 +196,19 @@ class Service:
     async def _metrics(self, request: Nothing, call: Call) -> MetricsText:
         return MetricsText(text=self.state.text())
 
-    async def _serve(self, endpoint: Endpoint[Any, Any], handler: EndpointHandler) -> Subscription:
-        node = self.runtime.node if endpoint.per_node else None
-        return await self.runtime.bus.serve(
-            endpoint.subject(node),
-            answer(endpoint, handler),
-            queue=self.runtime.service,
-            bound=HANDLERS_BOUND,
-        )
+    async def _serve(
+        self, endpoint: Endpoint[Any, Any], handler: EndpointHandler
+    ) -> list[Subscription]:
+        """Answer on the subject of all instances and on this one's own, or on the node's."""
+        node, bus = self.runtime.node, self.runtime.bus
+        subjects = [endpoint.subject(node if endpoint.per_node else None)]
+        if not endpoint.per_node:
+            subjects.append(endpoint.subject_at(node))
+        answers, queue = answer(endpoint, handler), self.runtime.service
+        return [
+            await bus.serve(subject, answers, queue=queue, bound=HANDLERS_BOUND)
+            for subject in subjects
+        ]
 
     def _hear(self, subject: str, callback: EventCallback) -> Duty:
         async def hear() -> None:

@@ -107,7 +107,7 @@ class Harness:
             settings=settings,
             bus=bus,
             store=store,
-            client=Client(bus, name),
+            client=Client(bus, name, node),
             clock=SystemClock(),
             plugins=plugins,
         )

@@ -101,7 +101,7 @@ class Lab:
         for name in ensure_defaults(base, first, token, self.plan.workers):
             say(f"made {name}")
         urls = [readiness.gateway_url(self.settings(name)) for name in self.plan.workers]
-        caller.write(base, caller.client_file(base, env), urls[0], token)
+        caller.write(base, caller.client_file(base, env), urls[0], token, urls[1:])
 
     def down(self, say: Say) -> None:
         """Remove the lab and every trace of it."""

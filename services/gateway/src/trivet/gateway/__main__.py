@@ -49,7 +49,8 @@ async def run(settings: Settings) -> None:
         holder = f"{settings.node}:{settings.gateway.port}"
         dialer = Dialer(settings.node, settings.gateway.ca_file)
         spool = AuditSpool(settings.state_dir / SERVICE / f"audit-{settings.gateway.port}.jsonl")
-        gateway = Gateway(bus, store, SystemClock(), limits, holder, dialer, spool)
+        clock, node = SystemClock(), settings.node
+        gateway = Gateway(bus, store, clock, limits, holder, dialer, spool, node)
         await serve(gateway, settings.gateway, listener, stop)
     finally:
         await bus.close()

@@ -66,7 +66,7 @@ class Segment(StringConvertor):
 class Gateway:
     """The gateway of one process: an ASGI application and the tasks beside it. `store` is the
     bucket of kept answers; `holder` names this gateway in it, the same after a restart; `dialer`
-    goes to the nodes that streams are on."""
+    goes to the nodes that streams are on; `node` is its own, whose services it asks first."""
 
     def __init__(
         self,
@@ -77,10 +77,11 @@ class Gateway:
         holder: str = "gateway",
         dialer: Dialer | None = None,
         spool: AuditSpool | None = None,
+        node: str | None = None,
     ) -> None:
         self._bus = bus
         endpoints = all_endpoints()
-        self._client = client = Client(bus, SERVICE)
+        self._client = client = Client(bus, SERVICE, node)
         self._hearing: Subscription | None = None
         self._audit = AuditQueue(client, limits, spool)
         self._identities = Identities(client, clock, limits)
