@@ -24,7 +24,7 @@ from trivet.contracts.storage.pool import Pool, PoolMember, PoolSpec
 from trivet.contracts.storage.volume import Attachment, Volume, VolumeSpec
 from trivet.storage.bootstrap import bootstrap
 from trivet.testing.fakes import plugin as fakes
-from trivet.testing.fakes.volume_engine import MACHINES, FakeMachine
+from trivet.testing.fakes.volume_machine import MACHINES, FakeMachine
 from trivet.testing.harness import Harness
 
 PROJECT = "lab"

@@ -14,7 +14,7 @@ from trivet.contracts.storage.endpoints.volume_detach import ENDPOINT as DETACH
 from trivet.contracts.storage.endpoints.volume_detach import DetachRequest
 from trivet.contracts.storage.volume import Qos
 from trivet.storage.bootstrap import bootstrap
-from trivet.testing.fakes.volume_engine import MACHINES, serving
+from trivet.testing.fakes.volume_machine import MACHINES, serving
 
 
 def graph(storage: Storage, id_: Any) -> Any:

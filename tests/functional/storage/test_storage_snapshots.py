@@ -18,7 +18,7 @@ from trivet.contracts.storage.endpoints.volume_revert import ENDPOINT as REVERT
 from trivet.contracts.storage.endpoints.volume_revert import RevertRequest
 from trivet.contracts.storage.snapshot import Snapshot, SnapshotSpec
 from trivet.contracts.storage.volume import Attachment, Volume, VolumeSource
-from trivet.testing.fakes.volume_engine import BLOCK
+from trivet.testing.fakes.volume_machine import BLOCK
 
 ONES, TWOS = b"\x01" * BLOCK, b"\x02" * BLOCK
 

@@ -75,7 +75,10 @@ def volume(
         deleting_at=NOW if deleting else None,
     )
     spec = VolumeSpec(
-        size_gib=size, source=VolumeSource(volume=source) if source else None, qos=qos
+        size_gib=size,
+        replicas=max(1, len(replicas)),
+        source=VolumeSource(volume=source) if source else None,
+        qos=qos,
     )
     status = VolumeStatus(
         epoch=3,
@@ -87,13 +90,15 @@ def volume(
     return Volume(meta=meta, spec=spec, status=status)
 
 
-def record(size: int = 1, serving: int | None = None, complete: bool = True) -> ReplicaRecord:
+def record(
+    size: int = 1, serving: int | None = None, complete: bool = True, epoch: int = 3
+) -> ReplicaRecord:
     return ReplicaRecord(
         volume=ID,
         pool=ResourceId("pool-1"),
         size_bytes=size * GIB,
         generation=1,
-        epoch=3,
+        epoch=epoch,
         serving=serving,
         complete=complete,
     )
@@ -116,6 +121,7 @@ def graph(epoch: int = 3, healthy: bool = True, size: int = 1) -> AttachedVolume
 
 
 MAKING, GOOD = ReplicaState.CREATING, replica()
+LEAVES = replica(ReplicaState.LEAVING).model_copy(update={"since": NOW})
 CASES: dict[str, tuple[Volume, Seen, tuple[Action, ...]]] = {
     "to be made": (volume(replica(MAKING)), Seen(), (MakeReplica(),)),
     "cut": (volume(replica(MAKING)), Seen(record(complete=False)), (MakeReplica(),)),
@@ -185,13 +191,44 @@ CASES: dict[str, tuple[Volume, Seen, tuple[Action, ...]]] = {
     "going, but copied": (volume(GOOD, deleting=True), Seen(record(), copied_from=True), ()),
     "nothing to do with us": (volume(replica(node="n2")), Seen(), (Release(),)),
     "not ours by the record, here in fact": (volume(replica(node="n2")), Seen(record()), ()),
+    "not ours any more, and older": (
+        volume(replica(node="n2")),
+        Seen(record(epoch=2)),
+        (EndServing(4), RemoveReplica(), Release()),
+    ),
+    "not ours any more, but others are too few": (
+        volume(replica(ReplicaState.STALE, node="n2")),
+        Seen(record(epoch=2)),
+        (),
+    ),
+    "leaving, held by somebody": (
+        volume(LEAVES, replica(node="n2"), held=held(node="n2")),
+        Seen(record(serving=3)),
+        (LookAgain(3.0),),
+    ),
+    "leaving, held by nobody": (
+        volume(LEAVES, replica(node="n2")),
+        Seen(record()),
+        (EndServing(4), RemoveReplica(), NoteRemoved()),
+    ),
+    "leaving, its disk is not open": (
+        volume(LEAVES, replica(node="n2")),
+        Seen(unseen=True),
+        (),
+    ),
+    "left, space not given back yet": (
+        volume(replica(ReplicaState.LEAVING, size=0), replica(node="n2")),
+        Seen(),
+        (),
+    ),
+    "its disk is not open": (volume(GOOD), Seen(unseen=True), ()),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_node_does(case: str) -> None:
     wanted, seen, plan = CASES[case]
-    assert plan_on_node(wanted, "n1", seen) == plan
+    assert plan_on_node(wanted, "n1", seen, NOW) == plan
 
 
 @pytest.mark.parametrize("state", ReplicaState)
@@ -203,10 +240,11 @@ def test_a_replica_is_removed_only_when_nobody_needs_it(
 ) -> None:
     looked = Seen(seen.record, seen.attached, copied)
     for deleting in (True, False):
-        plan = plan_on_node(volume(replica(state), held=there, deleting=deleting), "n1", looked)
+        there_is = volume(replica(state), replica(node="n2"), held=there, deleting=deleting)
+        plan = plan_on_node(there_is, "n1", looked, NOW)
         if RemoveReplica() in plan:
-            assert deleting
-            assert there is None
+            assert deleting or state is ReplicaState.LEAVING
+            assert there is None or state is ReplicaState.LEAVING
             assert not copied
 
 

@@ -56,13 +56,26 @@ class ComputeSettings(Model):
 
 class StorageSettings(Model):
     """`engine`, `inspector`: a driver's name or `auto`. `address`: this node's in the storage
-    network, where other nodes reach its replicas; None: the node's own."""
+    network, where other nodes reach its replicas; None: the node's own.
+
+    A node is silent after `node_silent_s` without a word. What is stale for `rebuild_after_s` is
+    made anew on another host, `rebuilds_per_node` at once on each. A disk is warned of when its
+    requests take `disk_slow_ms` on average, and isolated at `disk_isolate_ms`, over
+    `disk_window_s`; and when it did not answer within `disk_stuck_s` in most of the window of
+    13 looks."""
 
     engine: str = "auto"
     inspector: str = "auto"
     address: str | None = None
     look_s: float = Field(default=30.0, gt=0)
     claim_age_s: float = Field(default=120.0, gt=0)
+    node_silent_s: float = Field(default=5.0, gt=0)
+    rebuild_after_s: float = Field(default=600.0, ge=0)
+    rebuilds_per_node: int = Field(default=2, ge=1, le=64)
+    disk_slow_ms: float = Field(default=25.0, gt=0)
+    disk_isolate_ms: float = Field(default=125.0, gt=0)
+    disk_window_s: float = Field(default=180.0, gt=0)
+    disk_stuck_s: float = Field(default=3.0, gt=0)
 
 
 class NetworkSettings(Model):

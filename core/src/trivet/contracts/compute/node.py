@@ -72,9 +72,11 @@ class Inventory(Model):
 
 
 class NodeSpec(Model):
-    """`maintenance`: takes no new work. `overcommit_cpu`: vcpus per processor at most."""
+    """`maintenance`: takes no new work; with `evacuate` the replicas it has are moved away, too.
+    `overcommit_cpu`: vcpus per processor at most."""
 
     maintenance: bool = False
+    evacuate: bool = False
     overcommit_cpu: float = Field(default=8.0, ge=1, le=64)
     reserved_memory_mib: int = Field(default=1024, ge=0)
 

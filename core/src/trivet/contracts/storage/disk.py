@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from trivet.contracts.model import Model
@@ -9,10 +10,24 @@ from trivet.contracts.resource import Kind, Resource, Scope, Status
 
 
 class DiskRole(StrEnum):
-    """`none`: not ours, never written to."""
+    """`none`: not ours, never written to. `spare`: takes the place of a data disk of its node
+    that fails, by itself."""
 
     NONE = "none"
     DATA = "data"
+    SPARE = "spare"
+
+
+class DiskHealth(StrEnum):
+    """How a disk does. `warned` is told and works on; what is on an `isolated` one is moved away
+    and nothing new comes to it; what is on a `failed` one is taken for lost; a `missing` one may
+    come back."""
+
+    OK = "ok"
+    WARNED = "warned"
+    ISOLATED = "isolated"
+    FAILED = "failed"
+    MISSING = "missing"
 
 
 class DiskFacts(Model):
@@ -28,16 +43,22 @@ class DiskFacts(Model):
 
 
 class DiskSpec(Model):
-    """The role given to the disk; a disk that holds something takes none but `none`."""
+    """The role given to the disk; a disk that holds something takes none but `none`. `isolated`:
+    somebody wants it empty: what lies on it is moved away, nothing new comes to it."""
 
     role: DiskRole = DiskRole.NONE
+    isolated: bool = False
 
 
 class DiskStatus(Status):
-    """Where it is and what was found."""
+    """Where it is and what was found; `health` as it was judged, and `why`, since when. What
+    lies on it is told by the condition `Empty`."""
 
     node: str | None = None
     facts: DiskFacts | None = None
+    health: DiskHealth = DiskHealth.OK
+    why: str = ""
+    health_since: datetime | None = None
 
 
 class Disk(Resource[DiskSpec, DiskStatus]):

@@ -21,7 +21,8 @@ from trivet.contracts.storage.volume import Qos
 
 
 class PoolOnNode(Model):
-    """A node's part of a pool; `devices` are the device paths of the member's disks."""
+    """A node's part of a pool; `devices` are the device paths of the member's disks, in their
+    order, '' for one that is not found now: the pool is open without it."""
 
     id: ResourceId
     name: str
@@ -32,7 +33,8 @@ class PoolOnNode(Model):
 class ReplicaSpec(Model):
     """A replica to be kept in a pool of this node. `source` is the volume whose replica in
     the same pool it begins as a copy of, as it was in `snapshot` if that is set (`linked`: sharing
-    blocks, where the pool can, which a preallocated one never does)."""
+    blocks, where the pool can, which a preallocated one never does). `disk`: which of the
+    member's disks it lies on, beside its source if it has one; '': any."""
 
     volume: ResourceId
     pool: ResourceId
@@ -42,11 +44,13 @@ class ReplicaSpec(Model):
     source: ResourceId | None = None
     snapshot: ResourceId | None = None
     linked: bool = True
+    disk: str = ""
 
 
 class ReplicaRecord(Model):
     """A replica as found on the node. `epoch` is the highest it was ever served under, `floor`
-    the lowest that it can still be served under; `serving` the epoch it is served under now."""
+    the lowest that it can still be served under; `serving` the epoch it is served under now;
+    `disk` where it lies, '' in a member without disks."""
 
     volume: ResourceId
     pool: ResourceId
@@ -57,6 +61,7 @@ class ReplicaRecord(Model):
     used_bytes: int = 0
     serving: int | None = None
     complete: bool = True
+    disk: str = ""
 
 
 class ServedReplica(Model):

@@ -26,13 +26,27 @@ class PoolSpec(Model):
     overcommit: float = Field(default=2.0, ge=1, le=100)
 
 
+class DiskUsage(Model):
+    """Bytes of one disk of a member."""
+
+    disk: Name
+    size_bytes: int
+    used_bytes: int
+
+
 class PoolUsage(Model):
-    """Bytes of a member. `used` is what is taken on disk, whoever took it."""
+    """Bytes of a member. `used` is what is taken on disk, whoever took it. `disks`: those of its
+    disks that are open; a member that is no disks but a file or a folder has none."""
 
     node: str
     size_bytes: int
     used_bytes: int
     reflink: bool = False
+    disks: tuple[DiskUsage, ...] = ()
+
+    def disk(self, name: str) -> DiskUsage | None:
+        """One of its disks, if it is open."""
+        return next((d for d in self.disks if d.disk == name), None)
 
 
 class PoolStatus(Status):

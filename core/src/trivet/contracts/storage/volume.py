@@ -108,6 +108,9 @@ class Replica(Model):
     `suspect`: in sync, but what was on the way when a graph died may differ from the other
     replicas: it serves no read until it was compared; `left` is then the graph that was made over
     another one. `boot`: the run of its node's kernel when it was last taken into a graph.
+    `disk`: the disk it lies on, or its pool where the node's part of that is no disks. `barred`
+    says why it is not to be brought back where it is ('': it may be). `moving`: why it is wanted
+    elsewhere ('': it is not); it stays until another is in sync in its place.
     """
 
     node: str
@@ -121,6 +124,8 @@ class Replica(Model):
     left: Graph | None = None
     suspect: bool = False
     boot: str = ""
+    barred: str = ""
+    moving: str = ""
 
 
 class Attachment(Model):

@@ -8,9 +8,6 @@ epoch fails here as it does there. Faults are in the configuration, or set on th
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 from trivet.contracts.driver import DriverContext, Probe
@@ -25,7 +22,7 @@ from trivet.contracts.errors import (
     Retry,
 )
 from trivet.contracts.model import GIB, Model, ResourceId
-from trivet.contracts.storage.codes import NO_SPACE, SHRINK
+from trivet.contracts.storage.codes import NO_SPACE, NOT_READY, SHRINK
 from trivet.contracts.storage.engine import (
     AttachedVolume,
     AttachSpec,
@@ -35,82 +32,17 @@ from trivet.contracts.storage.engine import (
     ServedReplica,
     SnapshotRecord,
 )
-from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.pool import DiskUsage, PoolUsage
 from trivet.contracts.storage.volume import Qos
+from trivet.testing.fakes.volume_machine import (
+    BLOCK,
+    MACHINES,
+    FakeReplica,
+    FakeSnapshot,
+    serving,
+)
 
-BLOCK = 4096
 DEFAULT_POOL_BYTES = 64 * GIB
-
-
-@dataclass
-class FakeReplica:
-    """A replica's record and its written blocks."""
-
-    spec: ReplicaSpec
-    size_bytes: int
-    generation: int
-    blocks: dict[int, bytes] = field(default_factory=dict)
-    epoch: int = 0
-    floor: int = 0
-    complete: bool = False
-
-    def used_bytes(self) -> int:
-        """What it takes in its pool."""
-        return len(self.blocks) * BLOCK if self.spec.thin else self.size_bytes
-
-
-@dataclass
-class FakeSnapshot:
-    """A volume in a snapshot; `blocks` are as they were."""
-
-    pool: ResourceId
-    size_bytes: int
-    blocks: dict[int, bytes]
-    complete: bool = False
-
-    def used_bytes(self) -> int:
-        """What it takes in its pool, were nothing shared."""
-        return len(self.blocks) * BLOCK
-
-
-@dataclass
-class FakeMachine:
-    """What one node keeps: it outlives the engine. `fail_before` and `fail_after` count how
-    many more calls of an operation fail, before or after they had their effect; `looked_at` how
-    many replicas and graphs were looked at in all."""
-
-    pools: dict[ResourceId, PoolOnNode] = field(default_factory=dict)
-    made: dict[ResourceId, int] = field(default_factory=dict)
-    replicas: dict[ResourceId, FakeReplica] = field(default_factory=dict)
-    servers: dict[str, tuple[ResourceId, int]] = field(default_factory=dict)
-    graphs: dict[ResourceId, tuple[AttachSpec, bool]] = field(default_factory=dict)
-    snapshots: dict[ResourceId, dict[ResourceId, FakeSnapshot]] = field(default_factory=dict)
-    fail_before: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    fail_after: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    looked_at: int = 0
-    boots: int = 1
-
-    def reboot(self) -> None:
-        """The machine starts again: nothing runs, nothing is mounted, disks are as they were."""
-        self.pools.clear()
-        self.servers.clear()
-        self.graphs.clear()
-        self.boots += 1
-
-
-MACHINES: dict[tuple[Path, str], FakeMachine] = defaultdict(FakeMachine)
-"""By the state folder of the engine, which a test makes for itself alone, and the node."""
-
-
-def serving(socket: str, export: str) -> FakeReplica | None:
-    """The replica that is served at that socket under that export name, on any machine."""
-    for machine in MACHINES.values():
-        if socket in machine.servers:
-            volume, epoch = machine.servers[socket]
-            if export == f"{volume}.e{epoch}":
-                return machine.replicas.get(volume)
-    return None
 
 
 class FakeEngineConfig(Model):
@@ -192,6 +124,7 @@ class FakeVolumeEngine:
                 raise Refused(INVALID, f"{replica.source} can't be the source")
             blocks = dict(found)
         made = FakeReplica(replica, replica.size_bytes, replica.generation, blocks)
+        made.disk = self._disk_for(replica)
         if made.used_bytes() > self._free(replica.pool):
             raise Retry(NO_SPACE, f"pool {replica.pool} is full")
         self.machine.replicas[replica.volume] = made
@@ -228,7 +161,7 @@ class FakeVolumeEngine:
         mine = self.machine.replicas
         wanted = sorted(mine) if volume is None else [volume] * (volume in mine)
         self.machine.looked_at += len(wanted)
-        return tuple(self._record(v) for v in wanted if mine[v].spec.pool in self.machine.pools)
+        return tuple(self._record(v) for v in wanted if self._is_seen(mine[v]))
 
     # --- serving and attaching -------------------------------------------------------------
 
@@ -422,7 +355,45 @@ class FakeVolumeEngine:
     def _usage(self, pool: ResourceId) -> PoolUsage:
         size = self._size(pool)
         used = size - self._free(pool)
-        return PoolUsage(node=self._context.node, size_bytes=size, used_bytes=used, reflink=True)
+        disks = tuple(
+            DiskUsage(
+                disk=disk, size_bytes=self._config.pool_bytes, used_bytes=self._used_on(pool, disk)
+            )
+            for disk in self._disks(pool)
+        )
+        return PoolUsage(
+            node=self._context.node, size_bytes=size, used_bytes=used, reflink=True, disks=disks
+        )
+
+    def _disks(self, pool: ResourceId) -> list[str]:
+        """The disks that the pool is open with."""
+        there = self.machine.pools.get(pool)
+        if there is None:
+            return []
+        return [d for d, path in zip(there.member.disks, there.devices, strict=True) if path]
+
+    def _used_on(self, pool: ResourceId, disk: str) -> int:
+        mine = (r for r in self.machine.replicas.values() if r.spec.pool == pool)
+        return sum(r.used_bytes() for r in mine if r.disk == disk)
+
+    def _disk_for(self, spec: ReplicaSpec) -> str:
+        """Beside a source that it shares with, where it is asked to lie, or where least is."""
+        disks = self._disks(spec.pool)
+        if not disks:
+            return ""
+        beside = self.machine.replicas.get(spec.source) if spec.source else None
+        if beside is not None and spec.linked:
+            return beside.disk
+        if spec.disk and spec.disk not in disks:
+            raise Retry(NOT_READY, f"disk {spec.disk} is not open")
+        return spec.disk or min(disks, key=lambda d: self._used_on(spec.pool, d))
+
+    def _is_seen(self, replica: FakeReplica) -> bool:
+        """Whether the disk that a replica lies on is open."""
+        pool = replica.spec.pool
+        if pool not in self.machine.pools:
+            return False
+        return not replica.disk or replica.disk in self._disks(pool)
 
     def _free(self, pool: ResourceId) -> int:
         mine = (r for r in self.machine.replicas.values() if r.spec.pool == pool)
@@ -430,13 +401,15 @@ class FakeVolumeEngine:
 
     def _size(self, pool: ResourceId) -> int:
         """A gigabyte that the member's file was grown by is one more than it was made with."""
+        if disks := self._disks(pool):
+            return self._config.pool_bytes * len(disks)
         more = (self.machine.pools[pool].member.file_gib or 0) if pool in self.machine.pools else 0
         return self._config.pool_bytes + max(0, more - self.machine.made.get(pool, more)) * GIB
 
     def _open_pool_of(self, volume: ResourceId) -> None:
-        pool = self.machine.replicas[volume].spec.pool
-        if pool not in self.machine.pools:
-            raise Refused(NOT_FOUND, f"pool {pool} is not open")
+        replica = self.machine.replicas[volume]
+        if not self._is_seen(replica):
+            raise Refused(NOT_FOUND, f"pool {replica.spec.pool} is not open, or not that disk")
 
     def _complete(self, volume: ResourceId) -> FakeReplica:
         replica = self.machine.replicas.get(volume)
@@ -458,6 +431,7 @@ class FakeVolumeEngine:
             used_bytes=replica.used_bytes(),
             serving=max(epochs, default=None),
             complete=replica.complete,
+            disk=replica.disk,
         )
 
     def _end_servers(self, volume: ResourceId, below_epoch: int) -> None:

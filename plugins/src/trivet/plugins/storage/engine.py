@@ -141,8 +141,10 @@ class QemuBlockEngine:
         mounted and is not any more is mounted again, or the pool is told not to be open."""
         async with self._locks[pool.id]:
             known = self._pools.get(pool.id)
-            if known is None or self._asked.get(pool.id) != pool or not is_whole(known):
+            same = self._asked.get(pool.id) == pool
+            if known is None or not same or not is_whole(known) or known.lacks(pool):
                 opened = await open_file_pool(self._context, pool)
+                self._forget_roots(known, opened)
                 for root in opened.roots:
                     for sidecar in await asyncio.to_thread(read_sidecars, root.replicas):
                         self._known[sidecar.volume] = (root, sidecar)
@@ -372,6 +374,16 @@ class QemuBlockEngine:
 
     # --- inside ----------------------------------------------------------------------------
 
+    def _forget_roots(self, before: OpenPool | None, after: OpenPool) -> None:
+        """Forget what lies on disks that the pool is open without now: it is not seen."""
+        gone = set(before.roots if before else ()) - set(after.roots)
+        self._known = {v: known for v, known in self._known.items() if known[0] not in gone}
+        for snapshot, parts in list(self._taken.items()):
+            kept = {v: part for v, part in parts.items() if part[0] not in gone}
+            self._taken[snapshot] = kept
+            if not kept:
+                del self._taken[snapshot]
+
     def _existing(self, spec: ReplicaSpec, root: Root, sidecar: Sidecar) -> ReplicaRecord:
         if (sidecar.pool, sidecar.size_bytes) != (spec.pool, spec.size_bytes):
             raise Refused(
@@ -406,6 +418,8 @@ class QemuBlockEngine:
             raise Refused(NOT_FOUND, f"pool {spec.pool} is not open on {self._context.node}")
         if source is not None and spec.linked:
             return source
+        if spec.disk:
+            return pool.root(spec.disk)
         return max(pool.roots, key=lambda root: root.free_bytes())
 
     def _begin_snapshot(
@@ -449,7 +463,8 @@ class QemuBlockEngine:
 
     def _record(self, volume: ResourceId) -> ReplicaRecord:
         root, sidecar = self._known[volume]
-        return sidecar.record(root.replicas, self._epoch_served(volume))
+        record = sidecar.record(root.replicas, self._epoch_served(volume))
+        return record.model_copy(update={"disk": root.disk})
 
     def _epoch_served(self, volume: ResourceId) -> int | None:
         alive = [s.epoch for s in self._servers.of(volume) if s.daemon is not None]

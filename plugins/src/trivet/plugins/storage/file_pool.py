@@ -11,18 +11,21 @@ they are unmounted.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.contracts.driver import DriverContext
-from trivet.contracts.errors import DRIVER_FAILED, IN_USE, NOT_SUPPORTED, Fatal, Refused
+from trivet.contracts.errors import DRIVER_FAILED, IN_USE, NOT_SUPPORTED, Fatal, Refused, Retry
 from trivet.contracts.model import GIB, Model, ResourceId
-from trivet.contracts.storage.codes import DISK_NOT_BLANK
+from trivet.contracts.storage.codes import DISK_NOT_BLANK, NOT_READY
 from trivet.contracts.storage.engine import PoolOnNode
-from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.pool import DiskUsage, PoolUsage
 from trivet.plugins.storage.node_process import attempt, run
 from trivet.plugins.storage.replica_file import PART_SUFFIX, can_clone, write_durably
+
+log = logging.getLogger(__name__)
 
 MARKER = "trivet-pool.json"
 REPLICAS = "replicas"
@@ -40,12 +43,14 @@ class Marker(Model):
 
 @dataclass(frozen=True)
 class Root:
-    """One file system of a pool (or a folder on one); `mounted`: by us."""
+    """One file system of a pool (or a folder on one); `mounted`: by us; `disk`: the name of the
+    disk that `device` is."""
 
     path: Path
     mounted: bool
     image: Path | None = None
     device: str | None = None
+    disk: str = ""
 
     @property
     def replicas(self) -> Path:
@@ -71,14 +76,33 @@ class OpenPool:
     roots: tuple[Root, ...]
     reflink: bool
 
+    def root(self, disk: str) -> Root:
+        """The file system on one of its disks."""
+        for root in self.roots:
+            if root.disk == disk:
+                return root
+        detail = f"disk {disk} of pool {self.id} is not open"
+        raise Retry(NOT_READY, detail, retry_after_s=2.0)
+
+    def lacks(self, pool: PoolOnNode) -> bool:
+        """Whether a disk that is there could not be used when the pool was opened."""
+        return sum(bool(root.disk) for root in self.roots) < sum(map(bool, pool.devices))
+
     def usage(self, node: str) -> PoolUsage:
-        """Sizes over all roots."""
+        """Sizes over all roots, and of each disk."""
         stats = [os.statvfs(root.path) for root in self.roots]
+        sizes = [s.f_blocks * s.f_frsize for s in stats]
+        used = [(s.f_blocks - s.f_bfree) * s.f_frsize for s in stats]
         return PoolUsage(
             node=node,
-            size_bytes=sum(s.f_blocks * s.f_frsize for s in stats),
-            used_bytes=sum((s.f_blocks - s.f_bfree) * s.f_frsize for s in stats),
+            size_bytes=sum(sizes),
+            used_bytes=sum(used),
             reflink=self.reflink,
+            disks=tuple(
+                DiskUsage(disk=root.disk, size_bytes=sizes[n], used_bytes=used[n])
+                for n, root in enumerate(self.roots)
+                if root.disk
+            ),
         )
 
 
@@ -94,9 +118,8 @@ async def open_file_pool(context: DriverContext, pool: PoolOnNode) -> OpenPool:
             await _make_image(image, pool.member.file_gib * GIB)
         roots.append(Root(base / pool.id, mounted=True, image=image))
         grow_to = pool.member.file_gib * GIB
-    for n, device in enumerate(pool.devices):
-        await _format_if_blank(device, _label(pool.id))
-        roots.append(Root(base / f"{pool.id}-{n}", mounted=True, device=device))
+    disks = await _disk_roots(base, pool)
+    roots.extend(disks)
     if pool.member.path is not None:
         roots.append(Root(Path(pool.member.path) / pool.id, mounted=False))
     if not roots:
@@ -106,11 +129,43 @@ async def open_file_pool(context: DriverContext, pool: PoolOnNode) -> OpenPool:
             hint="give the member `disks`, `file_gib` or `path`",
         )
     for root in roots:
+        if root.disk:
+            continue
         await _bring_up(root, pool.id)
         if root.image is not None and root.image.stat().st_size < grow_to:
             await _grow_image(root, grow_to)
     reflink = await asyncio.to_thread(lambda: all(can_clone(root.replicas) for root in roots))
     return OpenPool(pool.id, tuple(roots), reflink)
+
+
+async def _disk_roots(base: Path, pool: PoolOnNode) -> list[Root]:
+    """The disks of the pool that can be used now. One that is not there, or fails, is left out,
+    for the others are good without it; what was mounted of it is let go of."""
+    roots: list[Root] = []
+    for disk, device in zip(pool.member.disks, pool.devices, strict=True):
+        root = Root(base / f"{pool.id}-{disk}", mounted=True, device=device, disk=disk)
+        why = await _trouble(root, pool.id) if device else "it is not there"
+        if not why:
+            roots.append(root)
+            continue
+        log.warning("pool %s goes without disk %s: %s", pool.name, disk, why)
+        if _is_mount(root.path):
+            await attempt("umount", "--lazy", str(root.path))
+    if pool.member.disks and not roots:
+        detail = f"pool {pool.name}: none of its disks can be used: {', '.join(pool.member.disks)}"
+        raise Retry(NOT_READY, detail, retry_after_s=5.0)
+    return roots
+
+
+async def _trouble(root: Root, pool: ResourceId) -> str:
+    """Bring a disk up; why that can't be ('': it is up)."""
+    try:
+        await _format_if_blank(root.device or "", _label(pool))
+        await _bring_up(root, pool)
+        await asyncio.to_thread(os.listdir, root.replicas)
+    except (OSError, Fatal, Retry) as error:
+        return str(error)
+    return ""
 
 
 async def close_file_pool(pool: OpenPool, *, destroy: bool) -> None:
@@ -212,4 +267,7 @@ def is_whole(pool: OpenPool) -> bool:
 
 
 def _is_mount(path: Path) -> bool:
-    return path.is_mount()
+    try:
+        return os.path.ismount(path)
+    except OSError:  # a file system whose disk is gone answers with errors
+        return True

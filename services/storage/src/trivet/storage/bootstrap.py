@@ -12,6 +12,8 @@ from trivet.contracts.storage.volume import VOLUME
 from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
+from trivet.storage.controllers.healing import Healer
+from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.controllers.pools import PoolController
 from trivet.storage.controllers.snapshots import SnapshotController
 from trivet.storage.controllers.volumes import VolumeController
@@ -19,6 +21,7 @@ from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.gauges import gauges
 from trivet.storage.ledgers import PREFIX as LEDGERS
 from trivet.storage.ledgers import Ledgers
+from trivet.storage.node.beats import Beats
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.orphans import OrphanWatch
 from trivet.storage.node.pools import PoolAgent
@@ -51,7 +54,13 @@ async def bootstrap(service: Service) -> None:
     orphans = OrphanWatch(service, volumes, snapshots, pools, engine, pool_agent)
     service.agent("orphans", orphans.run)
     service.agent("disks", DiskAgent(service, disks, inspector).run)
-    service.controller("volumes", VolumeController(service, volumes, pools, snapshots, ledgers).run)
+    service.agent("beats", Beats(service).run)
+    places = PlacesWatch(service, pools, disks)
+    service.controller("places", places.run)
+    volume_controller = VolumeController(service, volumes, pools, snapshots, ledgers, places)
+    service.controller("volumes", volume_controller.run)
+    healer = Healer(service, volumes, pools, ledgers, places)
+    service.controller("healing", healer.run)
     disk_claims = DiskClaims(runtime.store, pools)
     snapshot_controller = SnapshotController(service, snapshots, volumes, pools, ledgers)
     service.controller("snapshots", snapshot_controller.run)

@@ -63,7 +63,8 @@ class Ledgers:
                 refusal.append(why)
                 return ledger
             had = ledger.claims.get(volume)
-            if had is not None and had.size_bytes >= claim.size_bytes:
+            same = had is not None and had.disk == claim.disk
+            if had is not None and same and had.size_bytes >= claim.size_bytes:
                 return ledger
             return ledger.with_claim(volume, claim)
 

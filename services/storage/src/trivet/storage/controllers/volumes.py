@@ -13,12 +13,19 @@ from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE
 from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.snapshot import Snapshot
-from trivet.contracts.storage.volume import VOLUME, Volume
+from trivet.contracts.storage.volume import VOLUME, ReplicaState, Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
+from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.domain import volume_plan as do
-from trivet.storage.domain.placement import Unplaceable, Wanted, place
+from trivet.storage.domain.placement import (
+    Unplaceable,
+    Wanted,
+    claim_at,
+    first_replicas,
+    place,
+)
 from trivet.storage.domain.space import SpaceClaim
 from trivet.storage.domain.volume_status import growth, in_sync, placed, unplaced
 from trivet.storage.ledgers import Ledgers
@@ -39,6 +46,7 @@ class VolumeController:
         pools: Collection[Pool],
         snapshots: Collection[Snapshot],
         ledgers: Ledgers,
+        watch: PlacesWatch,
     ) -> None:
         self._runtime = service.runtime
         self._assignments = service.assignments
@@ -46,6 +54,7 @@ class VolumeController:
         self._pools = pools
         self._snapshots = snapshots
         self._ledgers = ledgers
+        self._watch = watch
         self._reconciler = Reconciler(
             "volume controller",
             self._reconcile,
@@ -129,19 +138,21 @@ class VolumeController:
         )
         wanted = Wanted(
             volume=volume.meta.id,
-            replicas=volume.spec.replicas,
+            replicas=first_replicas(volume, source_nodes),
             claim=claim,
             nodes=volume.spec.nodes,
             source_nodes=source_nodes,
         )
-        found = place(wanted, self._ledgers.members(pool))
+        found = place(wanted, self._ledgers.members(pool), self._watch.places)
         if isinstance(found, Unplaceable):
             return await self._unplaced(volume, _word(found.code.value), found.reason)
-        for node in found.nodes:
-            why_not = await self._ledgers.claim(pool, node, volume.meta.id, claim)
+        for spot in found.spots:
+            at = claim_at(claim, spot)
+            why_not = await self._ledgers.claim(pool, spot.node, volume.meta.id, at)
             if why_not is not None:
                 return await self._unplaced(volume, _word(NO_SPACE.value), why_not)
-        now, where = self._runtime.clock.now(), dict.fromkeys(found.nodes, pool.meta.name)
+        now = self._runtime.clock.now()
+        where = {spot.node: spot.disk or pool.meta.name for spot in found.spots}
 
         def record(current: Volume) -> Volume:
             fresh = current.meta.id == volume.meta.id and not current.status.replicas
@@ -159,7 +170,11 @@ class VolumeController:
             return AGAIN_S
         claim = SpaceClaim(key=self._volumes.key_of(volume), size_bytes=size, thin=volume.spec.thin)
         for replica in volume.status.replicas:
-            why = why or await self._ledgers.claim(pool, replica.node, volume.meta.id, claim)
+            if replica.state in (ReplicaState.LEAVING, ReplicaState.LOST):
+                continue
+            disk = replica.disk if replica.disk != pool.meta.name else ""
+            at = claim.model_copy(update={"disk": disk})
+            why = why or await self._ledgers.claim(pool, replica.node, volume.meta.id, at)
         now, key = self._runtime.clock.now(), self._volumes.key_of(volume)
 
         def record(current: Volume) -> Volume:

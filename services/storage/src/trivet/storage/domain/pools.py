@@ -81,7 +81,12 @@ def with_usage(pool: Pool, usage: PoolUsage, engine: str) -> Pool:
     if pool.status.engine != engine:
         pool = pool.with_status(engine=engine)
     old = next((u for u in pool.status.usage if u.node == usage.node), None)
-    if old is not None and (old.size_bytes, old.reflink) == (usage.size_bytes, usage.reflink):
+    disks = {d.disk: d.size_bytes for d in usage.disks}
+    if (
+        old is not None
+        and (old.size_bytes, old.reflink) == (usage.size_bytes, usage.reflink)
+        and {d.disk: d.size_bytes for d in old.disks} == disks
+    ):
         moved = abs(old.used_bytes - usage.used_bytes)
         alike = space_condition([old]).reason == space_condition([usage]).reason
         if alike and moved < USAGE_STEP * max(usage.size_bytes, 1):

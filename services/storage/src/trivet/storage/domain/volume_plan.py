@@ -18,10 +18,13 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
 from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Qos, Replica, ReplicaState, Volume
-from trivet.storage.domain.volume_status import replica_on
+from trivet.storage.domain.volume_status import in_sync, replica_on
 
 DELETE_GRACE = timedelta(seconds=60)
 """How long a deletion waits for nodes that don't answer."""
+
+LEAVE_GRACE = timedelta(seconds=3)
+"""How long a replica that is not needed any more is still served to a holder."""
 
 COPIED_LOOK_S = 1.0
 """How often it is looked whether what is made from a volume that is deleted is made by now."""
@@ -107,6 +110,13 @@ class Release:
     """This node has nothing to do with the volume any more."""
 
 
+@dataclass(frozen=True)
+class LookAgain:
+    """Look again after that long."""
+
+    after_s: float
+
+
 Action = (
     EndGraph
     | NoteDetached
@@ -121,25 +131,31 @@ Action = (
     | MakeGraph
     | NoteEpoch
     | Limit
+    | LookAgain
     | Release
 )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a node has of a volume. `copied_from`: another volume is still made from it."""
+    """What a node has of a volume. `copied_from`: another volume is still made from it;
+    `unseen`: the disk of its replica is not open, so that nothing is known of that."""
 
     record: ReplicaRecord | None = None
     attached: AttachedVolume | None = None
     copied_from: bool = False
+    unseen: bool = False
 
 
-def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
+def plan_on_node(volume: Volume, node: str, seen: Seen, now: datetime) -> tuple[Action, ...]:
     """What `node` does now, in order."""
     replica = replica_on(volume, node)
     if replica is None and not _held_here(volume, node):
         ending = _endings(volume, node, seen)
-        return ending or (() if seen.record else (Release(),))
+        return ending or (_left_behind(volume, seen) if seen.record else (Release(),))
+    if replica is not None and replica.state is ReplicaState.LEAVING:
+        leaving = _leaving(volume, replica, seen, now)
+        return (*_endings(volume, node, seen), *leaving, *_attaching(volume, node, seen.attached))
     if (forgotten := _forgotten_epoch(volume, seen.record)) is not None:
         return (NoteEpoch(forgotten),)
     actions = list(_endings(volume, node, seen))
@@ -147,10 +163,37 @@ def plan_on_node(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
         return (*actions, *_removal(volume, replica, seen))
     if replica is not None and volume.status.reverting is not None and seen.record is not None:
         return (*actions, Revert(volume.status.reverting))
-    if replica is not None:
+    if replica is not None and not seen.unseen:
         actions.extend(_keeping(volume, replica, seen.record))
     actions.extend(_attaching(volume, node, seen.attached))
     return tuple(actions)
+
+
+def _left_behind(volume: Volume, seen: Seen) -> tuple[Action, ...]:
+    """A replica that the volume's record does not speak of: this node was away while it was
+    replaced. It goes once as many others are in sync as are asked for, and nobody copies it; and
+    only if it has missed an epoch, for the store may be one that was put back to what it was
+    before the volume came here."""
+    assert seen.record is not None
+    if volume.meta.deleting_at is None and len(in_sync(volume)) < volume.spec.replicas:
+        return ()
+    missed = max(seen.record.epoch, seen.record.floor) < volume.status.epoch
+    return (*_removing(volume), Release()) if missed and not seen.copied_from else ()
+
+
+def _leaving(volume: Volume, replica: Replica, seen: Seen, now: datetime) -> tuple[Action, ...]:
+    """A replica that is not needed any more. The graph of the holder has let go of it when it
+    has been so recorded for a while; where it has not, that write fails and is repeated without."""
+    since = replica.since or volume.meta.created_at
+    if seen.unseen or seen.copied_from or not replica.size_bytes:
+        return ()
+    if volume.status.attachment is not None and now - since < LEAVE_GRACE:
+        return (LookAgain((since + LEAVE_GRACE - now).total_seconds()),)
+    return (*(_removing(volume) if seen.record else ()), NoteRemoved())
+
+
+def _removing(volume: Volume) -> tuple[Action, ...]:
+    return (EndServing(volume.status.epoch + 1), RemoveReplica())
 
 
 def _forgotten_epoch(volume: Volume, record: ReplicaRecord | None) -> int | None:
@@ -246,13 +289,6 @@ class LeaveBehind:
 @dataclass(frozen=True)
 class Forget:
     """Give the space back, and remove the volume."""
-
-
-@dataclass(frozen=True)
-class LookAgain:
-    """Look again after that long."""
-
-    after_s: float
 
 
 ClusterAction = Place | ClaimGrowth | AssignTo | LeaveBehind | Forget | LookAgain

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from trivet.contracts.resource import Condition, Phase
-from trivet.contracts.storage.volume import Attachment, Replica, ReplicaState, Volume
+from trivet.contracts.storage.engine import ReplicaRecord
+from trivet.contracts.storage.volume import (
+    Attachment,
+    Missing,
+    Replica,
+    ReplicaState,
+    Volume,
+)
 
 BAD = (ReplicaState.LOST, ReplicaState.STALE, ReplicaState.REBUILDING)
 
@@ -34,20 +41,94 @@ def settled(volume: Volume) -> Volume:
         return volume
     good = in_sync(volume)
     size = min((r.size_bytes for r in good), default=0)
-    making = any(r.state is ReplicaState.CREATING for r in replicas)
-    if volume.status.reverting is not None if good else making:
-        phase = Phase.PENDING
-    elif not good:
-        phase = Phase.FAILED
-    elif any(r.state in BAD for r in replicas):
-        phase = Phase.DEGRADED
-    elif len(good) < len(replicas):
-        phase = Phase.PENDING
-    else:
-        phase = Phase.READY
+    phase = _phase(volume, len(good))
     seen = phase is not Phase.PENDING and size >= volume.spec.size_bytes
     observed = volume.meta.generation if seen else volume.status.observed_generation
     return volume.with_status(phase=phase, size_bytes=size, observed_generation=observed)
+
+
+def _phase(volume: Volume, good: int) -> Phase:
+    """`good`: how many replicas are in sync. One more that was asked for and is still on its way
+    is pending; one that was there and is not good any more makes the volume degraded."""
+    replicas = volume.status.replicas
+    making = any(r.state is ReplicaState.CREATING for r in replicas)
+    if volume.status.reverting is not None if good else making:
+        return Phase.PENDING
+    if not good:
+        return Phase.FAILED
+    if good >= volume.spec.replicas:
+        return Phase.READY
+    asked_newly = volume.status.observed_generation < volume.meta.generation
+    if asked_newly and not any(r.state in BAD and not _is_new(r) for r in replicas):
+        return Phase.PENDING
+    return Phase.DEGRADED
+
+
+def _is_new(replica: Replica) -> bool:
+    """Whether it never was in sync."""
+    return replica.missing is Missing.ALL
+
+
+def stated(
+    replica: Replica,
+    state: ReplicaState,
+    reason: str,
+    now: datetime,
+    missing: Missing = Missing.NOTHING,
+) -> Replica:
+    """The replica in another state, since now; unchanged where it is in it already."""
+    if (replica.state, replica.reason, replica.missing) == (state, reason, missing):
+        return replica
+    changes = {"state": state, "reason": reason, "missing": missing, "since": now}
+    return replica.model_copy(update=changes)
+
+
+def found(
+    volume: Volume, replica: Replica, record: ReplicaRecord, disk: str, now: datetime
+) -> Replica:
+    """The replica as its node finds it. One that was just made is in sync where it begins alike
+    with the others and nobody has written to the volume yet; else it is to be brought in sync. An
+    empty one lacks all; one that was there before, and was served then, may lack anything."""
+    seen = {"size_bytes": record.size_bytes, "used_bytes": record.used_bytes, "disk": disk}
+    there = replica.model_copy(update=seen)
+    if replica.state is not ReplicaState.CREATING:
+        return there
+    if replica.missing is Missing.NOTHING and volume.status.epoch == 0:
+        return stated(there, ReplicaState.IN_SYNC, "", now)
+    if replica.missing is Missing.NOTHING and not in_sync(volume):
+        return stated(there, ReplicaState.IN_SYNC, "", now)
+    empty = replica.missing is Missing.ALL and record.epoch == 0
+    missing = Missing.ALL if empty else Missing.DIFFERENCES
+    return stated(there, ReplicaState.STALE, replica.reason, now, missing)
+
+
+def removed(replica: Replica) -> Replica | None:
+    """The record of a replica after it was removed: one that left keeps its place until its space
+    was given back."""
+    if replica.state is not ReplicaState.LEAVING:
+        return None
+    return replica.model_copy(update={"size_bytes": 0, "used_bytes": None})
+
+
+def told_redundancy(volume: Volume, told: Condition, now: datetime) -> Volume:
+    """The volume saying how redundant it is; unchanged where it says so already, or where there
+    is nothing to be said."""
+    old = volume.status.condition(told.type)
+    if old is None and told.status == "true" and not told.message:
+        return volume
+    # What was found while looking for a place is told in addition, until it changes.
+    alike = old is not None and (old.status, old.reason) == (told.status, told.reason)
+    said = old.message if old is not None else ""
+    if alike and (told.message == said or said.startswith(f"{told.message}; no place")):
+        return volume
+    return volume.model_copy(update={"status": volume.status.with_condition(told, now)})
+
+
+def with_added(volume: Volume, replica: Replica) -> Volume:
+    """The volume with one replica more, on a node that has none."""
+    if replica_on(volume, replica.node) is not None:
+        return volume
+    return settled(volume.with_status(replicas=(*volume.status.replicas, replica)))
 
 
 def placed(
@@ -56,7 +137,8 @@ def placed(
     """The volume with replicas to be made on these nodes (node -> what they lie on), each of
     which has that much promised."""
     replicas = tuple(
-        Replica(node=node, disk=disk, state=ReplicaState.CREATING) for node, disk in nodes.items()
+        Replica(node=node, disk=disk, state=ReplicaState.CREATING, since=now)
+        for node, disk in nodes.items()
     )
     condition = Condition(type="Placed", status="true", reason="Placed", message=reason)
     status = volume.status.with_condition(condition, now)

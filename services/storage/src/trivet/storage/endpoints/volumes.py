@@ -13,14 +13,14 @@ from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.volume import Volume, VolumeSource
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
-from trivet.storage.domain.placement import Unplaceable, Wanted, place
+from trivet.storage.domain.placement import Unplaceable, Wanted, first_replicas, place
 from trivet.storage.domain.pools import default_pool
 from trivet.storage.domain.snapshots import snapshots_of
 from trivet.storage.domain.space import SpaceClaim
 from trivet.storage.domain.volume_status import in_sync
 from trivet.storage.parts import Parts
 
-IMMUTABLE_FIELDS = ("replicas", "pool", "thin", "source", "nodes")
+IMMUTABLE_FIELDS = ("pool", "thin", "source", "nodes")
 
 
 def wire(service: Service, parts: Parts) -> None:
@@ -39,6 +39,8 @@ def wire(service: Service, parts: Parts) -> None:
             raise Refused(SHRINK, f"volume {after.meta.name} can't shrink", errors=(wrong,))
         if after.spec.size_gib > before.spec.size_gib:
             _check_growth(parts, after)
+        if after.spec.replicas > before.spec.replicas:
+            _check_nodes(after, parts.pools.get(after.status.pool or after.spec.pool or ""))
         return after
 
     async def may_delete(volume: Volume) -> None:
@@ -66,16 +68,14 @@ def _admit_new(parts: Parts, volume: Volume) -> Volume:
     source = _source_of(parts, volume)
     pool = _pool_of(parts, volume, source)
     spec = volume.spec.model_copy(update={"pool": pool.meta.name})
-    if len(pool.spec.members) < spec.replicas:
-        raise Refused(
-            TOO_FEW_NODES,
-            f"spec.replicas: {spec.replicas} wanted, pool {pool.meta.name} is on "
-            f"{len(pool.spec.members)} nodes",
-        )
+    _check_nodes(volume, pool)
     members = parts.ledgers.members(pool)
     wanted = Wanted(
         volume=volume.meta.id,
-        replicas=spec.replicas,
+        replicas=first_replicas(
+            volume.with_status(source_snapshot=source.snapshot if source else None),
+            source.nodes if source else None,
+        ),
         claim=_claim(parts, volume),
         nodes=spec.nodes,
         source_nodes=source.nodes if source else None,
@@ -88,6 +88,18 @@ def _admit_new(parts: Parts, volume: Volume) -> Volume:
     if source is None:
         return made
     return made.with_status(source=source.volume, source_snapshot=source.snapshot)
+
+
+def _check_nodes(volume: Volume, pool: Pool | None) -> None:
+    """Refuse more replicas than the pool has nodes."""
+    nodes, wanted = len(pool.spec.members) if pool else 0, volume.spec.replicas
+    if pool is not None and nodes < wanted:
+        wrong = FieldError(
+            where="spec.replicas",
+            message=f"{wanted} wanted, pool {pool.meta.name} is on {nodes} nodes",
+            accepted=f"at most {nodes}",
+        )
+        raise Refused(TOO_FEW_NODES, f"{wrong.where}: {wrong.message}", errors=(wrong,))
 
 
 @dataclass(frozen=True)

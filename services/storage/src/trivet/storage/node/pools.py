@@ -12,7 +12,7 @@ from collections.abc import Callable
 from trivet.contracts.errors import Retry, TrivetError
 from trivet.contracts.resource import Condition, Phase
 from trivet.contracts.storage.codes import NOT_READY
-from trivet.contracts.storage.disk import Disk
+from trivet.contracts.storage.disk import Disk, DiskHealth
 from trivet.contracts.storage.engine import PoolOnNode, VolumeEngine
 from trivet.contracts.storage.pool import Pool, PoolMember
 from trivet.runtime.collection import Collection
@@ -41,7 +41,7 @@ class PoolAgent:
         self._disks = disks
         self._engine = engine
         self._callbacks: list[Callable[[], None]] = []
-        self._open: set[str] = set()
+        self._open: dict[str, frozenset[str]] = {}
         self._reconciler = Reconciler(
             "pool agent",
             self._reconcile,
@@ -59,14 +59,19 @@ class PoolAgent:
         """Call `callback` when a pool has become usable here."""
         self._callbacks.append(callback)
 
-    def is_open(self, pool: str) -> bool:
-        """Whether the pool of that name is open here: only then is a replica that is not
-        found there known to be missing."""
-        return pool in self._open
+    def is_open(self, pool: str, disk: str = "") -> bool:
+        """Whether the pool of that name is open here, with that disk if it is one of its: only
+        then is a replica that is not found there known to be missing."""
+        return pool in self._open and (disk in ("", pool) or disk in self._open[pool])
 
     def all_open(self) -> bool:
-        """Whether all pools with a part here are open."""
-        return all(self.is_open(p.meta.name) for p in self._pools.list() if self._member(p))
+        """Whether all pools with a part here are open, with all their disks."""
+        mine = ((p.meta.name, self._member(p)) for p in self._pools.list())
+        return all(
+            self.is_open(name) and set(member.disks) <= self._open[name]
+            for name, member in mine
+            if member is not None
+        )
 
     async def starved(self, name: str) -> str:
         """Why writes to replicas in the pool of that name find no space here now ('': they do,
@@ -103,35 +108,42 @@ class PoolAgent:
             # Opened first, for a restarted service does not know yet what there is to remove.
             await self._engine.open_pool(self._on_node(pool, member))
             await self._engine.close_pool(pool.meta.id, destroy=True)
-            self._open.discard(pool.meta.name)
+            self._open.pop(pool.meta.name, None)
             await self._pools.mutate(key, lambda p: domain.without_usage(p, node))
             return None
         try:
             usage = await self._engine.open_pool(self._on_node(pool, member))
         except TrivetError as error:
-            self._open.discard(pool.meta.name)
+            self._open.pop(pool.meta.name, None)
             await self._tell(key, "false", "OpenFailed", error.detail)
             raise
-        newly = pool.meta.name not in self._open
-        self._open.add(pool.meta.name)
+        disks = frozenset(d.disk for d in usage.disks)
+        newly = self._open.get(pool.meta.name) != disks
+        self._open[pool.meta.name] = disks
         usage = usage.model_copy(update={"node": node})
         engine = self._engine.name
         await self._pools.mutate(key, lambda p: domain.with_usage(p, usage, engine))
-        await self._tell(key, "true", "Open", "")
+        lacks = [d for d in member.disks if d not in disks]
+        without = f"without {', '.join(lacks)}" if lacks else ""
+        await self._tell(key, "true", "DisksMissing" if lacks else "Open", without)
         for callback in self._callbacks if newly else ():
             callback()
         return None
 
     def _on_node(self, pool: Pool, member: PoolMember) -> PoolOnNode:
-        """The part of the pool here; a disk that is not found now makes all of it wait, for a
-        pool without one of its disks would seem to have lost what lies there."""
+        """The part of the pool here; it is opened without a disk that is not found now, and not
+        at all without any."""
         devices: list[str] = []
         for name in member.disks:
             disk = self._disks.get(name)
-            if disk is None or disk.status.facts is None or disk.status.phase is not Phase.READY:
-                detail = f"pool {pool.meta.name}: disk {name} is not found on {member.node}"
-                raise Retry(NOT_READY, detail, retry_after_s=5.0)
-            devices.append(disk.status.facts.device)
+            there = disk is not None and disk.status.phase is Phase.READY
+            failed = disk is not None and disk.status.health is DiskHealth.FAILED
+            facts = disk.status.facts if disk is not None and there and not failed else None
+            devices.append(facts.device if facts else "")
+        if member.disks and not any(devices):
+            named = ", ".join(member.disks)
+            detail = f"pool {pool.meta.name}: no disk of it is found on {member.node}: {named}"
+            raise Retry(NOT_READY, detail, retry_after_s=5.0)
         return PoolOnNode(
             id=pool.meta.id, name=pool.meta.name, member=member, devices=tuple(devices)
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 
 from trivet.contracts.errors import CONFLICT, INTERNAL, NOT_SUPPORTED, Fatal, Refused, Retry
 from trivet.contracts.model import ResourceId
@@ -22,12 +24,20 @@ from trivet.contracts.storage.engine import (
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import Pool
-from trivet.contracts.storage.volume import CloneMode, Replica, ReplicaState, Volume
+from trivet.contracts.storage.volume import CloneMode, Missing, Replica, ReplicaState, Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.storage.domain import attachment
 from trivet.storage.domain import volume_plan as do
-from trivet.storage.domain.volume_status import in_sync, settled, with_replica
+from trivet.storage.domain.volume_status import (
+    found,
+    in_sync,
+    removed,
+    replica_on,
+    settled,
+    stated,
+    with_replica,
+)
 from trivet.storage.node.serving import Serving
 
 Change = Callable[[Volume], Volume]
@@ -63,9 +73,10 @@ class VolumeEffects:
             case do.RemoveReplica():
                 await self._engine.remove(id_)
             case do.NoteRemoved():
-                await self._write(volume, lambda v: with_replica(v, node, lambda r: None))
+                await self._write(volume, lambda v: with_replica(v, node, removed))
             case do.NoteLost():
-                await self._write(volume, lambda v: with_replica(v, node, _lost))
+                now = self._runtime.clock.now()
+                await self._write(volume, lambda v: with_replica(v, node, partial(_lost, now)))
             case do.MakeReplica():
                 await self._note(volume, await self._engine.create(self._spec(volume)))
             case do.GrowReplica():
@@ -82,14 +93,17 @@ class VolumeEffects:
                 await self._write(volume, lambda v: attachment.caught_up(v, epoch))
             case do.Limit(qos):
                 await self._engine.limit(id_, qos)
-            case do.Release():
-                raise Fatal(INTERNAL, "a release is the agent's own")
+            case do.Release() | do.LookAgain():
+                raise Fatal(INTERNAL, "that is the agent's own")
 
     def _spec(self, volume: Volume) -> ReplicaSpec:
         pool = self._pools.get(volume.status.pool or "")
         if pool is None:
             raise Retry(CONFLICT, f"pool {volume.status.pool} is not known here yet")
-        source = volume.spec.source
+        mine = replica_on(volume, self._runtime.node)
+        # One that is brought in sync with the others begins empty.
+        source = None if mine and mine.missing is Missing.ALL else volume.spec.source
+        disk = mine.disk if mine and mine.disk != volume.status.pool else ""
         return ReplicaSpec(
             volume=volume.meta.id,
             pool=pool.meta.id,
@@ -99,21 +113,17 @@ class VolumeEffects:
             source=volume.status.source if source else None,
             snapshot=volume.status.source_snapshot if source else None,
             linked=source is None or source.mode is CloneMode.LINKED,
+            disk=disk,
         )
 
     async def _note(self, volume: Volume, record: ReplicaRecord) -> None:
-        def made(replica: Replica) -> Replica:
-            # Only one that was being made has become whole; a stale one that grew is stale.
-            whole = replica.state is ReplicaState.CREATING
-            return replica.model_copy(
-                update={
-                    "state": ReplicaState.IN_SYNC if whole else replica.state,
-                    "size_bytes": record.size_bytes,
-                    "used_bytes": record.used_bytes,
-                }
-            )
+        now, node = self._runtime.clock.now(), self._runtime.node
+        disk = record.disk or volume.status.pool or ""
 
-        await self._write(volume, lambda v: with_replica(v, self._runtime.node, made))
+        def change(current: Volume) -> Volume:
+            return with_replica(current, node, lambda r: found(current, r, record, disk, now))
+
+        await self._write(volume, change)
 
     async def _revert(self, volume: Volume, snapshot: ResourceId) -> None:
         if not isinstance(self._engine, Snapshots):
@@ -160,7 +170,5 @@ class VolumeEffects:
         )
 
 
-def _lost(replica: Replica) -> Replica:
-    return replica.model_copy(
-        update={"state": ReplicaState.LOST, "reason": "it is not on its node any more"}
-    )
+def _lost(now: datetime, replica: Replica) -> Replica:
+    return stated(replica, ReplicaState.LOST, "it is not on its node any more", now, Missing.ALL)

@@ -8,17 +8,24 @@ the store positively lacks means that what is left of it here goes.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.keys import Assignment
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Condition
 from trivet.contracts.storage.engine import VolumeEngine
-from trivet.contracts.storage.volume import Volume
+from trivet.contracts.storage.volume import ReplicaState, Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
-from trivet.storage.domain.volume_plan import Release, Seen, copied_from, plan_on_node
+from trivet.storage.domain.volume_plan import (
+    LookAgain,
+    Release,
+    Seen,
+    copied_from,
+    plan_on_node,
+)
 from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.volume_effects import VolumeEffects
@@ -100,14 +107,15 @@ class VolumeAgent:
         if self._surveyed is None or volume is None:
             return False
         seen = self._surveyed.get(id_, Seen())
-        return not plan_on_node(volume, self._runtime.node, seen)
+        return not plan_on_node(volume, self._runtime.node, seen, self._runtime.clock.now())
 
     async def _rests(self, pointer: Assignment) -> bool:
         """Whether nothing is to be done, by the copy, which will do to see that."""
         volume = self._steady(pointer)
         if volume is None:
             return False
-        return not plan_on_node(volume, self._runtime.node, await self._look(volume))
+        seen, now = await self._look(volume), self._runtime.clock.now()
+        return not plan_on_node(volume, self._runtime.node, seen, now)
 
     def _steady(self, pointer: Assignment) -> Volume | None:
         """The volume as the copy has it, if it is there to stay and can be seen."""
@@ -116,7 +124,11 @@ class VolumeAgent:
             return None
         told = volume.status.condition("Served")
         failed = told is not None and told.status == "false"
-        return volume if self._pools.is_open(volume.status.pool or "") and not failed else None
+        replica = replica_on(volume, self._runtime.node)
+        disk = replica.disk if replica is not None else ""
+        return (
+            volume if self._pools.is_open(volume.status.pool or "", disk) and not failed else None
+        )
 
     async def _reconcile(self, id_: str) -> float | None:
         pointer = self._assigned.pointer("volume", id_)
@@ -130,15 +142,22 @@ class VolumeAgent:
             await self._clear(pointer)
             return None
         replica = replica_on(volume, self._runtime.node)
-        if replica is not None and not self._pools.is_open(volume.status.pool or ""):
+        pool = volume.status.pool or ""
+        if replica is not None and not self._pools.is_open(pool):
             # What lies in a pool that is not open is not seen: unknown never reads as lost.
             return CLOSED_LOOK_S
         seen = await self._look(volume)
+        if replica is not None and not self._pools.is_open(pool, replica.disk):
+            seen = replace(seen, unseen=True)
+        again: float | None = CLOSED_LOOK_S if seen.unseen else None
         try:
-            for action in plan_on_node(volume, self._runtime.node, seen):
+            for action in plan_on_node(volume, self._runtime.node, seen, self._runtime.clock.now()):
                 if isinstance(action, Release):
                     await self._assignments.release(self._runtime.node, "volume", pointer.id)
                     return None
+                if isinstance(action, LookAgain):
+                    again = action.after_s
+                    continue
                 await self._effects.apply(volume, action)
         except TrivetError as error:
             await self._tell(pointer.key, error)
@@ -146,13 +165,15 @@ class VolumeAgent:
         if any(c.type == "Served" and c.status == "false" for c in volume.status.conditions):
             await self._tell(pointer.key, None)
         waits = volume.meta.deleting_at is not None and seen.copied_from
-        return COPIED_FROM_LOOK_S if waits else None
+        return COPIED_FROM_LOOK_S if waits else again
 
     async def _look(self, volume: Volume) -> Seen:
         id_ = volume.meta.id
         records = await self._engine.replicas(id_)
         graphs = await self._engine.attached(id_)
-        going = volume.meta.deleting_at is not None
+        replica = replica_on(volume, self._runtime.node)
+        leaves = replica is None or replica.state is ReplicaState.LEAVING
+        going = leaves or volume.meta.deleting_at is not None
         return Seen(
             record=records[0] if records else None,
             attached=graphs[0] if graphs else None,

@@ -1,0 +1,83 @@
+"""Hosts and disks as the leader knows them: what may be put there, and what is to go from there.
+
+What is not known of reads as usable, for a node's word comes later than its volumes; what is not
+heard from is `silent`, which never means that its data are gone. Only three things are certain:
+a node that was removed from the cluster, a disk that was found failed, and a replica that its own
+node, with the disk at hand, does not find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trivet.contracts.storage.disk import Disk, DiskHealth
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node. `silent_s`: for how long nothing was heard of it (0: it is heard). `maintenance`:
+    takes nothing new; `empties`: what it has is moved away; `gone`: it was removed."""
+
+    silent_s: float = 0.0
+    maintenance: bool = False
+    empties: bool = False
+    gone: bool = False
+
+    def refusal(self, name: str) -> str | None:
+        """Why nothing new goes there."""
+        if self.gone:
+            return f"{name} was removed from the cluster"
+        if self.silent_s:
+            return f"{name} is not heard from"
+        if self.empties:
+            return f"{name} is being emptied"
+        return f"{name} is in maintenance" if self.maintenance else None
+
+
+@dataclass(frozen=True)
+class DiskView:
+    """A disk. `missing_s`: for how long it was not found, where its health says `missing`."""
+
+    health: DiskHealth = DiskHealth.OK
+    why: str = ""
+    isolated: bool = False
+    missing_s: float = 0.0
+
+    @property
+    def empties(self) -> bool:
+        """Whether what lies on it is to be moved away."""
+        return self.isolated or self.health is DiskHealth.ISOLATED
+
+    def refusal(self, name: str) -> str | None:
+        """Why nothing new goes there."""
+        if self.isolated:
+            return f"disk {name} was isolated"
+        if self.health in (DiskHealth.OK, DiskHealth.WARNED):
+            return None
+        return f"disk {name} is {self.health}" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Places:
+    """All nodes and disks, by name."""
+
+    nodes: Mapping[str, NodeView] = field(default_factory=dict)
+    disks: Mapping[str, DiskView] = field(default_factory=dict)
+
+    def node(self, name: str) -> NodeView:
+        """A node; one that nothing is known of is usable."""
+        return self.nodes.get(name, NodeView())
+
+    def disk(self, name: str) -> DiskView:
+        """A disk; what is no disk of its own (a file, a folder) is as its node is."""
+        return self.disks.get(name, DiskView())
+
+    def refusal(self, node: str, disk: str = "") -> str | None:
+        """Why nothing new goes to that disk of that node."""
+        return self.node(node).refusal(node) or self.disk(disk).refusal(disk)
+
+
+def disk_view(disk: Disk, missing_s: float) -> DiskView:
+    """A disk as its record tells."""
+    return DiskView(disk.status.health, disk.status.why, disk.spec.isolated, missing_s)
