@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from trivet.cli import yaml_text
 from trivet.contracts.endpoint import SERVICES, Endpoint, NewMeta, declared
 from trivet.contracts.resource import Kind
 
@@ -51,8 +51,8 @@ def read_documents(text: str) -> list[Wanted]:
     """What each document asks. Raises `ValueError` naming the document."""
     kinds = kinds_by_word()
     try:
-        documents = list(_flat(d for d in yaml.safe_load_all(text) if d is not None))
-    except yaml.YAMLError as error:
+        documents = list(_flat(d for d in yaml_text.load_all(text) if d is not None))
+    except yaml_text.Unreadable as error:
         raise ValueError(f"the file is not YAML: {error}") from error
     if len(documents) > DOCUMENTS_MAX:
         raise ValueError(f"{len(documents)} documents; at most {DOCUMENTS_MAX}")

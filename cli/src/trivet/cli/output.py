@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trivet.cli import yaml_text
 from trivet.contracts.model import Model
 from trivet.contracts.resource import AnyResource, Resource
 
@@ -100,7 +100,7 @@ def print_value(value: Any, format_: Format) -> None:
     if format_ is Format.JSON:
         print_json(value)
     else:
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+        print(yaml_text.dump(value), end="")
 
 
 def print_resources(kind: str, items: Sequence[AnyResource], format_: Format) -> None:

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
+from trivet.cli import yaml_text
 from trivet.cli.sizes import parse_size
 from trivet.contracts.compute.vm import DiskRequest, NicRequest
 from trivet.contracts.model import GIB, MIB, Model
@@ -118,8 +118,8 @@ def parse_setting(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not all(parts):
         raise ValueError(f"{text!r} is not path=value, as in placement.strength=prefer")
     try:
-        return parts, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return parts, yaml_text.load(value)
+    except yaml_text.Unreadable as error:
         raise ValueError(f"{path}: the value is not YAML") from error
 
 
@@ -157,8 +157,8 @@ def _read(text: str) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} can't be read: {error}") from error
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return yaml_text.load(text)
+    except yaml_text.Unreadable as error:
         raise ValueError("neither JSON nor YAML") from error
 
 
@@ -203,7 +203,7 @@ def _parts(text: str, model: type[Model]) -> tuple[str, dict[str, Any]]:
         if key not in model.model_fields:
             known = ", ".join(model.model_fields)
             raise ValueError(f"{text!r}: there is no {key}; there are {known}")
-        values[key] = yaml.safe_load(value) if equals else True
+        values[key] = yaml_text.load(value) if equals else True
     return first.strip(), values
 
 
