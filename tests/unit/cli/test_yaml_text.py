@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from trivet.cli import yaml_text
 
 _values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(st.characters(codec="ascii")),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(st.characters(codec="ascii")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc:-"), inner),
     max_leaves=12,
 )

@@ -192,7 +192,11 @@ def test_other_nodes_are_peers_where_there_are_tunnels() -> None:
     (segment,) = want.segments
     assert segment.local_vtep == "192.0.2.1"
     assert segment.peers == ("192.0.2.2",)
-    assert [s.mac for s in want.stations[101]] == [mac_of("2")]
+    found = {s.vtep: s.mac for s in want.stations[101][1:]}
+    assert found == {None: mac_of("1"), "192.0.2.2": mac_of("2")}
+    gateway = want.stations[101][0]
+    assert (gateway.mac, gateway.vtep) == (want.legs[0].mac, None)
+    assert gateway.addresses == tuple(a.split("/")[0] for a in want.legs[0].addresses)
     assert wanted(view(*ports)).stations == {}
 
 

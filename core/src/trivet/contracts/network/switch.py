@@ -22,11 +22,13 @@ class Segment(Model):
     peers: tuple[str, ...] = ()
 
 
-class RemoteStation(Model):
-    """A guest on another node: where frames for it go."""
+class Station(Model):
+    """Somebody on a segment that is tunnelled. `vtep`: the tunnel address of the node where
+    frames for it go; None: it is here. Whoever asks for one of its `addresses` (ARP) is
+    answered without asking the other nodes, as far as the driver can."""
 
     mac: str
-    vtep: str
+    vtep: str | None
     addresses: tuple[str, ...] = ()
 
 
@@ -76,8 +78,8 @@ class Switch(Driver, Protocol):
         """Remove the tap."""
         ...
 
-    async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
-        """Make exactly these the remote guests of the segment."""
+    async def set_stations(self, vni: int, stations: tuple[Station, ...]) -> None:
+        """Make exactly these known on the segment; a segment without a tunnel takes none."""
         ...
 
     async def state(self) -> SwitchState:

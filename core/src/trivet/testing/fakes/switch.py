@@ -12,7 +12,7 @@ from typing import ClassVar
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import CONFLICT, INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.network.switch import Plug, RemoteStation, Segment, SwitchState
+from trivet.contracts.network.switch import Plug, Segment, Station, SwitchState
 from trivet.testing.fakes.world import DamagedWorld, FakeNodeDriver, FaultConfig, Worlds
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -27,7 +27,7 @@ class SwitchWorld(DamagedWorld):
         self.segments: dict[int, Segment] = {}
         self.plugs: dict[str, Plug] = {}
         self.identities: dict[str, int] = {}
-        self.stations: dict[int, tuple[RemoteStation, ...]] = {}
+        self.stations: dict[int, tuple[Station, ...]] = {}
         self.making = 0
         self.looks = 0
 
@@ -48,8 +48,25 @@ class SwitchWorld(DamagedWorld):
             return {p.device for p in others} | set(self.segments[plug.vni].peers)
         stations = self.stations.get(plug.vni, ())
         return {p.device for p in others if p.mac == mac} | {
-            s.vtep for s in stations if s.mac == mac
+            s.vtep for s in stations if s.mac == mac and s.vtep is not None
         }
+
+    def emerges(self, vni: int, vtep: str, mac: str) -> set[str]:
+        """Where a frame to `mac` comes out that was sent to this node's tunnel at `vtep`."""
+        segment = self.segments.get(vni)
+        if segment is None or segment.local_vtep != vtep or segment.network in self.wrong:
+            return set()
+        here = [
+            p for p in self.plugs.values() if p.vni == vni and p.up and p.port not in self.wrong
+        ]
+        return {p.device for p in here if mac in (BROADCAST, p.mac)}
+
+    def known(self, source: str, address: str) -> str | None:
+        """What the guest at tap `source` is told when it asks for an address that is known of
+        somebody elsewhere."""
+        stations = self.stations.get(self.plugs[source].vni, ())
+        found = (s.mac for s in stations if s.vtep is not None and address in s.addresses)
+        return next(found, None)
 
     def passes(self, source: str, mac: str, frames: int, size_bytes: int) -> int:
         """How many of so many frames at once, sent by the guest at `source` to `mac`, arrive
@@ -118,8 +135,8 @@ class FakeSwitch(FakeNodeDriver):
             self.world.wrong.pop(plug.port, None)
         self.world.identities.pop(device, None)
 
-    async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
-        """Make exactly these the remote guests."""
+    async def set_stations(self, vni: int, stations: tuple[Station, ...]) -> None:
+        """Make exactly these known."""
         self.faults.check("set_stations")
         segment = self.world.segments.get(vni)
         if segment is None:

@@ -37,17 +37,18 @@ def scratch_namespace() -> Iterator[str]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         there = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        _enter(there)
+        enter_namespace(there)
         os.close(there)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         yield name
     finally:
-        _enter(home)
+        enter_namespace(home)
         os.close(home)
         subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
-def _enter(fd: int) -> None:
+def enter_namespace(fd: int) -> None:
+    """Move the calling thread into the namespace that `fd` is open on."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(fd, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
@@ -67,14 +68,13 @@ class TapWire:
     async def reaches(self, source: str, target: str, mac: str) -> bool:
         """Send until it arrives, or (it should not) for a moment once both ends forward."""
         mark = secrets.token_bytes(32)
-        frame = _bytes(mac) + _bytes("02:00:00:00:00:fe") + b"\x88\xb5" + mark
+        frame = frame_to(mac, mark)
         for device in (source, target):
-            self._tap(device)
-            await self._settled(device)
+            await self.settled(device)
         limit = time.monotonic() + ABSENT_S
         while time.monotonic() < limit:
-            self._send(source, frame)
-            if self._heard(target, mark):
+            self.send(source, frame)
+            if self.heard(target, mark):
                 return True
             await asyncio.sleep(0.01)
         return False
@@ -86,24 +86,23 @@ class TapWire:
     async def passes(self, source: str, target: str, mac: str) -> int:
         """Send 200 frames at once, and count what comes out within a moment."""
         mark = secrets.token_bytes(32)
-        frame = _bytes(mac) + _bytes("02:00:00:00:00:fe") + b"\x88\xb5" + mark
+        frame = frame_to(mac, mark)
         for device in (source, target):
-            self._tap(device)
-            await self._settled(device)
+            await self.settled(device)
         arrived = 0
         for _ in range(200):
-            self._send(source, frame.ljust(1000, b"\0"))
-            arrived += self._heard(target, mark)
+            self.send(source, frame.ljust(1000, b"\0"))
+            arrived += self.heard(target, mark)
         limit = time.monotonic() + ABSENT_S
         while arrived < 200 and time.monotonic() < limit:
-            arrived += self._heard(target, mark)
+            arrived += self.heard(target, mark)
             await asyncio.sleep(0.001)
         return arrived
 
     async def damage(self, damage: Damage, vni: int, device: str) -> None:
         """Do it with the tools that an administrator has."""
-        if damage is Damage.TAP_GONE and device in self._taps:
-            os.close(self._taps.pop(device))
+        if damage is Damage.TAP_GONE:
+            self.leave(device)
         commands = {
             Damage.BRIDGE_GONE: f"ip link delete tvbr{vni}",
             Damage.BRIDGE_DOWN: f"ip link set tvbr{vni} down",
@@ -118,8 +117,14 @@ class TapWire:
         process = await asyncio.create_subprocess_exec(*commands[damage].split())
         assert await process.wait() == 0, damage
 
-    async def _settled(self, device: str) -> None:
-        """A port forwards a moment after its far end was opened; one that is down never."""
+    def leave(self, device: str) -> None:
+        """The guest at that tap is no more."""
+        if device in self._taps:
+            os.close(self._taps.pop(device))
+
+    async def settled(self, device: str) -> None:
+        """Open the tap; its port forwards a moment after that, one that is down never."""
+        self._tap(device)
         limit = time.monotonic() + APPEAR_S
         while time.monotonic() < limit:
             show = await asyncio.create_subprocess_exec(
@@ -137,17 +142,27 @@ class TapWire:
             self._taps[device] = _open_tap(device)
         return self._taps[device]
 
-    def _send(self, device: str, frame: bytes) -> None:
+    def send(self, device: str, frame: bytes) -> None:
+        """The guest at that tap sends a frame; one that is not taken is lost."""
         with suppress(OSError):
             os.write(self._tap(device), VNET_HEADER + frame)
 
-    def _heard(self, device: str, mark: bytes) -> bool:
+    def heard(self, device: str, mark: bytes) -> bool:
+        """Whether something with that mark came to the guest since the last look."""
+        return any(mark in frame for frame in self.frames(device))
+
+    def frames(self, device: str) -> Iterator[bytes]:
+        """What came to the guest since the last look."""
         while True:
             try:
-                if mark in os.read(self._tap(device), 65536):
-                    return True
+                yield os.read(self._tap(device), 65536)[len(VNET_HEADER) :]
             except OSError:
-                return False
+                return
+
+
+def frame_to(mac: str, mark: bytes) -> bytes:
+    """A frame of nobody's protocol."""
+    return _bytes(mac) + _bytes("02:00:00:00:00:fe") + b"\x88\xb5" + mark
 
 
 def _bytes(mac: str) -> bytes:
@@ -170,13 +185,13 @@ class TapGuest:
         near = _open_tap(self._device)
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
-        _enter(there)
+        enter_namespace(there)
         try:
             far = _open_tap("eth0")
             for args in (["set", "lo", "up"], ["set", "eth0", "address", self._mac, "up"]):
                 _join_command("ip", "link", *args)
         finally:
-            _enter(home)
+            enter_namespace(home)
             os.close(home)
             os.close(there)
         self._ends = (near, far)

@@ -14,7 +14,7 @@ import pytest
 from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.drift import Watches
-from trivet.contracts.network.switch import Plug, RemoteStation, Segment, Switch
+from trivet.contracts.network.switch import Plug, Segment, Station, Switch
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
@@ -181,9 +181,9 @@ class SwitchSuite:
         assert [p.vni for p in (await driver.state()).plugs] == [200, 100]
 
     async def test_stations_are_replaced(self, driver: Switch) -> None:
-        """Any list of remote guests can follow any other; a segment must be there."""
+        """Any list of stations can follow any other; a segment must be there."""
         await driver.ensure_segment(segment(local_vtep="127.0.0.1", peers=("127.0.0.2",)))
-        station = RemoteStation(
+        station = Station(
             mac="02:00:00:00:01:01", vtep="127.0.0.2", addresses=("10.9.0.101", "fd00:9::101")
         )
         moved = station.model_copy(update={"vtep": "127.0.0.3"})

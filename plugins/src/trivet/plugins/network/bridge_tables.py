@@ -49,7 +49,7 @@ class BridgeTables:
         for mac, vtep in wanted.items():
             if present.get(mac) != vtep:
                 await self._netlink.change_fdb("add", tunnel.index, mac, dst=vtep, **IN_TUNNEL)
-            await self._netlink.change_fdb("add", tunnel.index, mac, **IN_BRIDGE)
+            await self._netlink.change_fdb("replace", tunnel.index, mac, **IN_BRIDGE)
 
     async def set_neighbours(self, bridge: Link, wanted: Mapping[str, str]) -> None:
         """Make exactly these addresses answered here, each with its MAC."""
@@ -67,7 +67,8 @@ class BridgeTables:
         for old in there - {mac}:
             await self._netlink.change_fdb("del", tap.index, old, flags=4)
         if mac not in there:
-            await self._netlink.change_fdb("add", tap.index, mac, **IN_BRIDGE)
+            # It may have been behind the tunnel until now: a guest that moved here.
+            await self._netlink.change_fdb("replace", tap.index, mac, **IN_BRIDGE)
 
 
 def pinned(entries: tuple[FdbEntry, ...]) -> set[str]:

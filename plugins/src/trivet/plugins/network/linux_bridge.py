@@ -24,7 +24,7 @@ from trivet.contracts.errors import INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.drift import Drift
-from trivet.contracts.network.switch import Plug, RemoteStation, Segment, SwitchState
+from trivet.contracts.network.switch import Plug, Segment, Station, SwitchState
 from trivet.plugins.network import link_records
 from trivet.plugins.network.bridge_tables import BridgeTables, pinned
 from trivet.plugins.network.command import run, succeeds
@@ -163,8 +163,9 @@ class LinuxBridge:
                 await self._netlink.delete(link.index)
             await self._rates.remove(device)
 
-    async def set_stations(self, vni: int, stations: tuple[RemoteStation, ...]) -> None:
-        """Point each remote guest's MAC at its node, and answer ARP for it here."""
+    async def set_stations(self, vni: int, stations: tuple[Station, ...]) -> None:
+        """Point each remote guest's MAC at its node. ARP for a remote one is answered here,
+        that for one of this node's goes to nobody else."""
         async with self._lock:
             ours = await self._ours()
             bridge, tunnel = ours.bridges.get(vni), ours.tunnels.get(vni)
@@ -174,7 +175,8 @@ class LinuxBridge:
                 raise Refused(INVALID, f"segment {vni} has no tunnel", hint="give local_vtep")
             if tunnel is None:
                 return
-            await self._tables.set_stations(tunnel, {s.mac: s.vtep for s in stations})
+            away = {s.mac: s.vtep for s in stations if s.vtep is not None}
+            await self._tables.set_stations(tunnel, away)
             # IPv4 alone: the bridge has no IPv6 (see `_make_bridge`), so ND goes the way of BUM.
             known = {a: s.mac for s in stations for a in s.addresses if ":" not in a}
             await self._tables.set_neighbours(bridge, known)

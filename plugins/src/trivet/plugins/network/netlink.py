@@ -111,7 +111,7 @@ class Netlink:
         )
 
     async def change_fdb(self, command: str, index: int, mac: str, **entry: object) -> None:
-        """`add`, `append` or `del` a forwarding entry."""
+        """`add`, `append`, `replace` or `del` a forwarding entry."""
         await self._done(
             self._route.fdb(command, ifindex=index, lladdr=mac, **entry),
             f"fdb {command} {mac} on {index}",

@@ -16,22 +16,22 @@ from dataclasses import dataclass, field
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import DhcpNetwork, GatewayLeg
-from trivet.contracts.network.switch import Plug, RemoteStation, Segment
+from trivet.contracts.network.switch import Plug, Segment, Station
 from trivet.network.domain.segments import Wanted
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the drivers see. DHCP servers and remote guests can't be read back in full: `dhcp`
-    and `stations` are what this agent last asked for with success, of what is served still.
-    `drift`: what a closer look found wrong, by the id of the network or port."""
+    """What the drivers see. DHCP servers and the stations of segments can't be read back in
+    full: `dhcp` and `stations` are what this agent last asked for with success, of what is
+    served still. `drift`: what a closer look found wrong, by the id of the network or port."""
 
     segments: tuple[Segment, ...] = ()
     plugs: tuple[Plug, ...] = ()
     legs: tuple[GatewayLeg, ...] = ()
     served: tuple[ResourceId, ...] = ()
     dhcp: Mapping[ResourceId, DhcpNetwork] = field(default_factory=dict)
-    stations: Mapping[int, tuple[RemoteStation, ...]] = field(default_factory=dict)
+    stations: Mapping[int, tuple[Station, ...]] = field(default_factory=dict)
     drift: Mapping[ResourceId, str] = field(default_factory=dict)
 
 
@@ -44,10 +44,10 @@ class EnsureSegment:
 
 @dataclass(frozen=True)
 class SetStations:
-    """Make these the remote guests of a segment."""
+    """Make these known on a segment."""
 
     vni: int
-    stations: tuple[RemoteStation, ...]
+    stations: tuple[Station, ...]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ipaddress import ip_interface
 from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork, GatewayLeg
 from trivet.contracts.network.network import Network
 from trivet.contracts.network.port import Port
-from trivet.contracts.network.switch import Plug, RemoteStation, Segment
+from trivet.contracts.network.switch import Plug, Segment, Station
 from trivet.contracts.security.firewall import Binding, link_local
 
 
@@ -52,7 +52,7 @@ class Wanted:
     legs: tuple[GatewayLeg, ...] = ()
     dhcp: tuple[DhcpNetwork, ...] = ()
     plugs: tuple[Plug, ...] = ()
-    stations: Mapping[int, tuple[RemoteStation, ...]] = field(default_factory=dict)
+    stations: Mapping[int, tuple[Station, ...]] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     made: Mapping[str, Made] = field(default_factory=dict, compare=False, repr=False)
 
@@ -83,9 +83,7 @@ def wanted(view: NodeView) -> Wanted:
         legs=tuple(_leg(n) for n in networks),
         dhcp=tuple(_dhcp(view, n, made.values()) for n in networks if n.spec.dhcp),
         plugs=tuple(m.plug for m in made.values()),
-        stations={
-            _vni(n): tuple(_station(p, view.vteps) for p in away[n.meta.id]) for n in networks
-        }
+        stations={_vni(n): _stations(view, n, here, away[n.meta.id]) for n in networks}
         if vtep
         else {},
         bindings=tuple(m.binding for m in made.values()),
@@ -185,11 +183,23 @@ def _plug(view: NodeView, port: Port, network: Network) -> Plug:
     )
 
 
-def _station(port: Port, vteps: Mapping[str, str]) -> RemoteStation:
-    return RemoteStation(
-        mac=port.status.mac or "",
-        vtep=vteps[port.spec.node or ""],
-        addresses=port.status.addresses,
+def _stations(
+    view: NodeView, network: Network, here: Iterable[Port], away: Iterable[Port]
+) -> tuple[Station, ...]:
+    """Who is on the network: the gateway, which is on every node, the guests here, and those
+    on other nodes."""
+    gateway = Station(
+        mac=network.status.gateway_mac or "",
+        vtep=None,
+        addresses=tuple(str(ip_interface(g).ip) for g in network.status.gateways),
+    )
+    guests = [
+        *((p, None) for p in here if p.status.network_id == network.meta.id),
+        *((p, view.vteps[p.spec.node or ""]) for p in away),
+    ]
+    return (
+        gateway,
+        *(Station(mac=p.status.mac or "", vtep=v, addresses=p.status.addresses) for p, v in guests),
     )
 
 

@@ -13,7 +13,7 @@ from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.drift import Watches
 from trivet.contracts.network.gateway_driver import DhcpDriver, DhcpNetwork, GatewayDriver
-from trivet.contracts.network.switch import RemoteStation, Switch
+from trivet.contracts.network.switch import Station, Switch
 from trivet.network.domain.node_plan import (
     Action,
     EnsureDhcp,
@@ -42,7 +42,7 @@ class NodeEffects:
         self.dhcp = dhcp
         self.gateways_anew: set[ResourceId] = set()
         self._asked_dhcp: dict[ResourceId, DhcpNetwork] = {}
-        self._asked_stations: dict[int, tuple[RemoteStation, ...]] = {}
+        self._asked_stations: dict[int, tuple[Station, ...]] = {}
 
     async def observe(self, *, closely: bool = False) -> Observed:
         """What is on the node now; `closely`: with what only a closer look shows."""
