@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # time is told by bench/, not by tests
+settings.load_profile("any machine")
 
 TOLD = pytest.StashKey[list[str]]()
 

@@ -162,7 +162,7 @@ class LibvirtBench:
 
     async def restore(self) -> None:
         self._daemon = await asyncio.to_thread(self._start_daemon)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 if await asyncio.to_thread(self._answers):
                     return

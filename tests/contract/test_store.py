@@ -133,7 +133,7 @@ async def test_a_killed_server_brings_no_deleted_key_back(
         info = await admin.api(f"STREAM.INFO.{stream_of('compute')}")
         return int(info["state"]["messages"])
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if await messages() == 1:
                 break

@@ -184,7 +184,7 @@ async def test_events_tell_the_life_of_a_resource_in_order(harness: Harness) -> 
     await harness.call(CRUD.get, GetRequest(project=PROJECT, name="data", settle_s=10))
     await harness.call(CRUD.delete, DeleteRequest(project=PROJECT, name="data"))
     verbs: list[str] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for message in bus.events("trivet.evt.storage.>", since_seq=1):
             verbs.append(CloudEvent.model_validate_json(message.data).type.split(".")[3])
             if verbs[-1] == "deleted":

@@ -65,8 +65,9 @@ from trivet.runtime.clock import new_id
 from trivet.testing.fakes import hypervisor as fake_hypervisor
 from trivet.testing.fakes.hypervisor_host import FakeHost, fake_host
 from trivet.testing.harness import Harness
+from trivet.testing.set_clock import SetClock
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 @dataclass
@@ -404,6 +405,7 @@ async def world(
     monkeypatch.setattr(FakeWriter, "size_bytes", (1 << 30) + 1)
     harness = Harness(
         tmp_path,
+        clock=SetClock(),
         plugins=(fake_hypervisor, FakePlugins),
         configs={"fake": hypervisor},
         compute={"hypervisor": "fake", "look_s": 0.5, "node_silent_s": 1.0},

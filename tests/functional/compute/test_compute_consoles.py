@@ -42,7 +42,7 @@ async def ticket(world: Any, kind: ConsoleKind = ConsoleKind.SERIAL) -> StreamTi
 
 async def read_until(reader: asyncio.StreamReader, wanted: bytes) -> bytes:
     shown = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while wanted not in shown:
             data = await reader.read(4096)
             assert data, f"ended after {shown!r}"
@@ -51,7 +51,7 @@ async def read_until(reader: asyncio.StreamReader, wanted: bytes) -> bytes:
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await reader.read(65536):
             pass
     return True

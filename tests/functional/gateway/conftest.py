@@ -234,7 +234,7 @@ def until() -> Any:
     """Wait until a condition holds: `await until(lambda: ...)`; the condition may be awaited."""
 
     async def wait(condition: Any) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 holds = condition()
                 if await holds if isawaitable(holds) else holds:
@@ -260,7 +260,7 @@ async def _served(**bounds: Any) -> AsyncIterator[tuple[Site, str, asyncio.Event
             yield site, f"127.0.0.1:{listener.getsockname()[1]}", stop
         finally:
             stop.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await serving
 
 

@@ -31,7 +31,7 @@ from trivet.testing.fakes.gateway import FakeGateway, GatewayWorld
 from trivet.testing.fakes.switch import FakeSwitch, SwitchWorld
 from trivet.testing.harness import Harness
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 FAKES = {"switch": "fake-switch", "gateway": "fake-gateway", "dhcp": "fake-dhcp"}
 
 

@@ -85,7 +85,7 @@ class Storage:
         await self.harness.call(DETACH, DetachRequest(project=PROJECT, name=name, holder=holder))
 
 
-async def until(what: str, condition: Callable[[], Any], seconds: float = 10) -> None:
+async def until(what: str, condition: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until `condition`, which may be asynchronous, holds."""
     deadline = time.monotonic() + seconds
     while True:

@@ -18,7 +18,6 @@ from trivet.gateway.app import Gateway
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import serve
 from trivet.network.bootstrap import bootstrap as network
-from trivet.runtime.clock import SystemClock
 from trivet.runtime.settings import GatewaySettings
 from trivet.security.bootstrap import bootstrap as security
 from trivet.storage.bootstrap import bootstrap as storage
@@ -26,6 +25,7 @@ from trivet.testing.fakes import plugin
 from trivet.testing.harness import Harness
 from trivet.testing.memory_bus import MemoryBus
 from trivet.testing.memory_store import MemoryStore
+from trivet.testing.set_clock import SetClock
 
 TOKEN = f"trv_0123456789abcdef_{'x' * 43}"
 SERVICES = {"security": security, "storage": storage, "network": network, "compute": compute}
@@ -59,11 +59,12 @@ async def running_node(folder: Path, limits: Limits = NO_BOUNDS) -> AsyncIterato
         "network": {"switch": "fake-switch", "gateway": "fake-gateway", "dhcp": "fake-dhcp"},
         "security": {"firewall": "fake-firewall", "bootstrap_token_file": token_file},
     }
-    async with Harness(folder, plugins=(plugin,), **settings) as harness:
+    clock = SetClock()
+    async with Harness(folder, plugins=(plugin,), clock=clock, **settings) as harness:
         for name, bootstrap in SERVICES.items():
             await harness.start(name, bootstrap)
         bus = MemoryBus(harness.broker, "gateway")
-        gateway = Gateway(bus, MemoryStore(bus, "gateway"), SystemClock(), limits)
+        gateway = Gateway(bus, MemoryStore(bus, "gateway"), clock, limits)
         listener = socket.create_server(("127.0.0.1", 0))
         address, stop = f"127.0.0.1:{listener.getsockname()[1]}", asyncio.Event()
         serving = asyncio.create_task(serve(gateway, GatewaySettings(), listener, stop))
@@ -71,7 +72,7 @@ async def running_node(folder: Path, limits: Limits = NO_BOUNDS) -> AsyncIterato
         async with httpx.AsyncClient(
             base_url=f"http://{address}", headers=headers, timeout=60
         ) as http:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await http.get("/v1/nodes")).status_code != 200:  # noqa: ASYNC110 - it is another side
                     await asyncio.sleep(0.05)
             yield Node(harness, gateway, http, address)

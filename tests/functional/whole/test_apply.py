@@ -133,7 +133,7 @@ async def test_prune_deletes_what_is_no_more_named_and_nothing_else(
     assert (await shell("vm", "show", "web"))[0] == 0
     code, _, _ = await shell("apply", "-f", str(file), "--prune", "site=shop")
     assert code == 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await shell("vm", "show", "web"))[0] == 0:  # noqa: ASYNC110 - it goes by itself
             await asyncio.sleep(0.05)
     assert (await shell("volume", "show", "mine"))[0] == 0

@@ -126,7 +126,7 @@ async def test_one_trace_goes_from_the_api_call_to_the_driver(
             "serve storage volume.create",
             "driver fake.define",
         }
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not wanted <= {s.name for s in of_trace()}:  # noqa: ASYNC110 - spans end by themselves
                 await asyncio.sleep(0.05)
         by_id = {s.context.span_id: s for s in of_trace()}

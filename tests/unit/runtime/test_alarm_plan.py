@@ -62,6 +62,11 @@ def test_a_cause_must_hold_for_a_while():
     }
 
 
+def test_a_clock_that_was_set_back_delays_no_alarm():
+    assert isinstance(decide(None, evidence("full", NOW), s(-3600)), plan.Write)
+    assert isinstance(decide(raised(), evidence(None, s(5)), s(-3600)), plan.Write)
+
+
 def test_nothing_is_said_where_all_is_well():
     assert decide(None, evidence(None, NOW), s(100)) == plan.Wait(None)
 

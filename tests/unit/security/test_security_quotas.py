@@ -62,5 +62,6 @@ def test_a_mended_ledger_is_what_there_is_once_claims_are_old(
     young = mended(ledger, there, NOW + GRACE - timedelta(seconds=1))
     assert all(young.claims[k] == v for k, v in ledger.claims.items())
     old = mended(ledger, there, NOW + GRACE)
+    assert mended(ledger, there, NOW - timedelta(hours=1)).claims.keys() == old.claims.keys()
     assert {k: v.amounts for k, v in old.claims.items()} == there
     assert mended(old, there, NOW + GRACE * 3).claims.keys() == there.keys()

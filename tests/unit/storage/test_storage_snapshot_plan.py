@@ -115,6 +115,12 @@ IN_CLUSTER: dict[str, tuple[Snapshot, datetime, bool, tuple[do.ClusterAction, ..
         False,
         (do.AssignSnapshot("n1", DELETE_GRACE.total_seconds()),),
     ),
+    "going, and the clock was set back": (
+        snapshot(TAKEN, taken=True, deleting=True),
+        NOW - timedelta(hours=1),
+        False,
+        (do.ForgetSnapshot(),),
+    ),
     "going, its node is silent": (
         snapshot(TAKEN, taken=True, deleting=True),
         LATE,

@@ -258,6 +258,8 @@ def test_what_the_cluster_does() -> None:
     assert plan_in_cluster(going, NOW) == (AssignTo(("n1",)), LookAgain(grace))
     late = NOW + DELETE_GRACE + timedelta(seconds=1)
     assert plan_in_cluster(going, late) == (LeaveBehind(("n1",)), Forget())
+    set_back = NOW - timedelta(hours=1)
+    assert plan_in_cluster(going, set_back) == plan_in_cluster(going, late)
     grown = volume(GOOD, size=2, claimed=1)
     assert plan_in_cluster(grown, NOW) == (ClaimGrowth(), AssignTo(("n1",)))
 

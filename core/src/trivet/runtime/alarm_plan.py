@@ -23,6 +23,7 @@ from trivet.contracts.alarm import (
     Subject,
 )
 from trivet.contracts.alarm_sink import AlarmNotice
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, Phase
 
@@ -80,7 +81,7 @@ def decide(
 ) -> Write | Remove | Wait:
     """What to do about the alarm `name`; `id_` is the id of one that is made."""
     raised = alarm is not None and alarm.status.state is AlarmState.RAISED
-    held_s = (now - seen.since).total_seconds()
+    held_s = elapsed_s(seen.since, now)
     if seen.cause is not None and seen.rule is not None and not seen.gone:
         if alarm is not None and raised:
             return _kept_true(alarm, seen.rule, seen.cause)
@@ -179,7 +180,8 @@ def due(alarm: Alarm, sink: str, now: datetime) -> float | None:
         return None
     if told.not_before is None:
         return 0.0
-    return max(0.0, (told.not_before - now).total_seconds())
+    wait_s = max(0.0, (told.not_before - now).total_seconds())
+    return wait_s if wait_s <= LAST_DELIVERY_BACKOFF_S else 0.0  # the clock was set back
 
 
 def delivered(alarm: Alarm, sink: str, change: int) -> Alarm:

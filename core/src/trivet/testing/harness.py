@@ -20,7 +20,7 @@ from trivet.contracts.security.endpoints.quota_claim import ENDPOINT as CLAIM
 from trivet.contracts.security.endpoints.quota_claim import ClaimRequest, ClaimResponse
 from trivet.runtime.bus import Bus, Subscription
 from trivet.runtime.call import Call, Client, EndpointHandler, answer
-from trivet.runtime.clock import SystemClock
+from trivet.runtime.clock import Clock, SystemClock
 from trivet.runtime.plugins import Plugins
 from trivet.runtime.service import Runtime, Service
 from trivet.runtime.settings import Settings
@@ -31,7 +31,7 @@ from trivet.testing.memory_store import MemoryStore
 ResponseT = TypeVar("ResponseT", bound=Model)
 Bootstrap = Callable[[Service], Awaitable[None]]
 
-UP_TIMEOUT_S = 10.0
+UP_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Running:
 
 class Harness:
     """Services on one memory broker. `folder` is where drivers may keep things; `configs` are
-    their configurations, by driver."""
+    their configurations, by driver; `clock` is everybody's."""
 
     def __init__(
         self,
@@ -53,9 +53,11 @@ class Harness:
         *,
         plugins: tuple[Any, ...] = (),
         configs: dict[str, Any] | None = None,
+        clock: Clock | None = None,
         **settings: Any,
     ) -> None:
         self.broker = MemoryBroker()
+        self.clock = clock or SystemClock()
         self.folder = folder
         self.settings = Settings.model_validate(
             {
@@ -108,7 +110,7 @@ class Harness:
             bus=bus,
             store=store,
             client=Client(bus, name, node),
-            clock=SystemClock(),
+            clock=self.clock,
             plugins=plugins,
         )
         service = Service(runtime)

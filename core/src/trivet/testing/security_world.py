@@ -52,7 +52,7 @@ from trivet.runtime.service import Service
 from trivet.testing.fakes.firewall import FakeFirewall
 from trivet.testing.harness import Bootstrap, Harness
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 SECRET = "s" * 43
 FIRST = f"trv_0123456789abcdef_{SECRET}"
 

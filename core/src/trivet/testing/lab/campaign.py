@@ -68,7 +68,10 @@ class Campaign:
         self._before = Inventory()
 
     def prepare(self) -> None:
-        """Have the steady guest, writing, and count what there is."""
+        """Have the steady guest, writing, and count what there is. One that a run which was cut
+        left behind goes first: its writer would meddle."""
+        self.node.act(STEADY, "delete")
+        until("no steady guest is left", lambda: self.node.vm(STEADY) is None, BOUND_S)
         self.node.create(STEADY)
         until("the steady guest has booted", lambda: self.node.ready(STEADY), 120)
         self._steady = self.node.guest(STEADY)

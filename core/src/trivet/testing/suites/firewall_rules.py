@@ -40,7 +40,7 @@ from trivet.testing.suites.firewall import (
     packet,
 )
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 FRIENDS = AddressList(project="acme", name="group:friends", addresses=(V4[BOB], V6[BOB]))
 BAD = AddressList(project="acme", name="set:bad", addresses=("10.7.0.0/16", "fd00:7::/32"))
 GUARDED = group(

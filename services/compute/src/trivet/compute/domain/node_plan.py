@@ -63,14 +63,14 @@ def _wants(*powers: WantedPower) -> Callable[[Situation], bool]:
 
 
 def _ask_again_s(s: Situation) -> float:
-    return min(s.seconds_until(s.seen.asked_at, ASK_EVERY_S), s.seconds_until(s.vm.status.stop_by))
+    return min(s.seconds_until(s.seen.asked_at, ASK_EVERY_S), s.stop_left_s)
 
 
 def _wait_for_off_s(s: Situation) -> float:
     """A guest that does not run is not asked: only its deadline is waited for."""
     if s.power is Power.RUNNING:
         return _ask_again_s(s)
-    return s.seconds_until(s.vm.status.stop_by)
+    return s.stop_left_s
 
 
 def _lacks(s: Situation) -> bool:
@@ -198,9 +198,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "restart-wait",
         "it crashed again soon after its start: the next one waits",
-        lambda s: not s.active and s.seconds_until(s.vm.status.restart_at) > 0,
+        lambda s: not s.active and s.restart_left_s > 0,
         lambda s: (Wait("waits, for it crashed soon after its start"),),
-        lambda s: s.seconds_until(s.vm.status.restart_at),
+        lambda s: s.restart_left_s,
     ),
     Rule(
         "prepare",

@@ -12,8 +12,10 @@ from datetime import datetime
 
 from trivet.compute.domain.actions import Action, Preparation, Wait
 from trivet.compute.domain.hardware import disks_leaving, nics_leaving
+from trivet.compute.domain.vm_status import RESTART_LAST_S, restart_delay_s
 from trivet.contracts.compute.hypervisor import DomainState, DomainTuning
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
+from trivet.contracts.elapsed import elapsed_s
 
 ASK_EVERY_S = 10.0
 """How often a guest is asked again for what it has not done yet."""
@@ -29,7 +31,9 @@ class Seen:
     asked to go off, `resumed_at` when one with a disk error was last let run on, `resumes` how
     often in a row, `asked_off` when the guest was last asked to let go of a device. `can_plug`:
     this hypervisor changes the hardware of running guests; `tuning` is how the guest should get
-    its processors, where this hypervisor can change that too (else None).
+    its processors, where this hypervisor can change that too (else None). `stop_left_s` and
+    `restart_left_s` are the seconds left until `stop_by` and `restart_at`, by a clock that nobody
+    sets (None: not known; then the times themselves count).
     """
 
     domain: DomainState | None = None
@@ -43,6 +47,8 @@ class Seen:
     asked_off: Mapping[str, datetime] = field(default_factory=dict)
     can_plug: bool = False
     tuning: DomainTuning | None = None
+    stop_left_s: float | None = None
+    restart_left_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,23 @@ class Situation:
     @property
     def overdue(self) -> bool:
         """Whether the time of a stop has passed."""
-        stop_by = self.vm.status.stop_by
-        return stop_by is not None and self.now >= stop_by
+        return self.vm.status.stop_by is not None and self.stop_left_s <= 0
+
+    @property
+    def stop_left_s(self) -> float:
+        """How long the guest still has to go off; 0 where no stop is asked for."""
+        return self._left_s(self.seen.stop_left_s, self.vm.status.stop_by)
+
+    @property
+    def restart_left_s(self) -> float:
+        """How long the next start still waits; never longer than so many crashes call for."""
+        left_s = self._left_s(self.seen.restart_left_s, self.vm.status.restart_at)
+        return min(left_s, restart_delay_s(self.vm.status.crashes) or RESTART_LAST_S)
+
+    def _left_s(self, counted_s: float | None, at: datetime | None) -> float:
+        if at is None:
+            return 0.0
+        return max(0.0, (at - self.now).total_seconds()) if counted_s is None else counted_s
 
     @property
     def run_open(self) -> bool:
@@ -140,11 +161,10 @@ class Situation:
         domain, wanted = self.seen.domain, self.seen.tuning
         return wanted is not None and domain is not None and domain.cpu == wanted
 
-    def seconds_until(self, time: datetime | None, after_s: float = 0.0) -> float:
-        """Seconds from now until `after_s` after `time`; 0 where that is past."""
-        if time is None:
-            return 0.0
-        return max(0.0, (time - self.now).total_seconds() + after_s)
+    def seconds_until(self, time: datetime | None, after_s: float) -> float:
+        """Seconds from now until `after_s` after something that was done at `time`; 0 where that
+        is past, or it was not done."""
+        return 0.0 if time is None else max(0.0, after_s - elapsed_s(time, self.now))
 
 
 @dataclass(frozen=True)

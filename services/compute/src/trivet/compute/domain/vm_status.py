@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from trivet.compute.domain.actions import Live, Record
 from trivet.compute.domain.hardware import hardware_condition
 from trivet.contracts.compute.vm import HARDWARE, Power, Vm, VmDisk, VmNic, WantedPower
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.resource import Condition, Phase
 
 STEADY_S = 120.0
@@ -74,7 +75,7 @@ def _end_of_run(vm: Vm, reason: str, now: datetime) -> dict[str, object]:
         return {}
     if _asked_to_end(vm, reason):
         return {"crashes": 0, "restart_at": None}
-    lived_s = (now - status.started_at).total_seconds() if status.started_at else STEADY_S
+    lived_s = elapsed_s(status.started_at, now) if status.started_at else STEADY_S
     crashes = status.crashes + 1 if lived_s < STEADY_S else 1
     wait = timedelta(seconds=restart_delay_s(crashes))
     return {"crashes": crashes, "restart_at": now + wait}
@@ -88,7 +89,7 @@ def resume_delay_s(resumes: int) -> float:
 
 def resumes_in_a_row(resumes: int, last: datetime | None, now: datetime) -> int:
     """The number of the try that is made now, the one before having been at `last`."""
-    fresh = last is None or (now - last).total_seconds() > RESUMES_FORGOTTEN_S
+    fresh = last is None or elapsed_s(last, now) > RESUMES_FORGOTTEN_S
     return 1 if fresh else resumes + 1
 
 

@@ -23,8 +23,10 @@ def wire(service: Service, parts: Parts) -> None:
         def hurry(vm: Vm) -> Vm:
             if vm.status.power is Power.STOPPED and vm.status.runs_with is None:
                 return vm
-            # A later request may bring the end nearer, never put it off.
-            return vm.with_status(stop_by=min(vm.status.stop_by or by, by))
+            # A later request may bring the end nearer, never put it off. A forced one is for now,
+            # whatever the clock said when the one before was made.
+            due = by if request.force else min(vm.status.stop_by or by, by)
+            return vm.with_status(stop_by=due)
 
         return await set_power(parts, request, Verb.STOP, hurry)
 

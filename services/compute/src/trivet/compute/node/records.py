@@ -14,8 +14,24 @@ from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm, VmDisk, VmNic, WantedPower
 from trivet.contracts.errors import CONFLICT, Refused, TrivetError
 from trivet.contracts.resource import Condition
+from trivet.runtime.clock import Clock
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
+
+
+@dataclass
+class Countdown:
+    """Counts down to a time on record, from when it is first seen, by a clock that nobody sets."""
+
+    at: datetime | None = None
+    ends: float = 0.0
+
+    def left_s(self, at: datetime | None, clock: Clock) -> float | None:
+        """The seconds left until `at`; None: there is no such time."""
+        if at is not None and at != self.at:
+            self.ends = clock.monotonic() + (at - clock.now()).total_seconds()
+        self.at = at
+        return None if at is None else max(0.0, self.ends - clock.monotonic())
 
 
 @dataclass
@@ -28,6 +44,8 @@ class Memory:
     resumes: int = 0
     forced: bool = False
     asked_off: dict[str, datetime] = field(default_factory=dict)
+    stop: Countdown = field(default_factory=Countdown)
+    restart: Countdown = field(default_factory=Countdown)
 
 
 class Records:

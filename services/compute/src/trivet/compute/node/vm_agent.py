@@ -170,6 +170,7 @@ class VmAgent:
         return self._seen(vm, memory, domain)
 
     def _seen(self, vm: Vm, memory: Memory, domain: DomainState | None) -> Seen:
+        clock, status = self._runtime.clock, vm.status
         return Seen(
             domain=domain,
             draining=self._draining,
@@ -180,6 +181,8 @@ class VmAgent:
             asked_off=memory.asked_off,
             can_plug=self._effects.can_plug,
             tuning=self._effects.tuning(vm),
+            stop_left_s=memory.stop.left_s(status.stop_by, clock),
+            restart_left_s=memory.restart.left_s(status.restart_at, clock),
         )
 
     # --- domains that are nobody's ----------------------------------------------------------
@@ -248,12 +251,13 @@ class VmAgent:
         active = await self._active()
         by = clock.now() + timedelta(seconds=grace_s)
         for vm in active:
-            self._memory.setdefault(vm.meta.id, Memory()).forced = False
+            memory = self._memory.setdefault(vm.meta.id, Memory())
+            memory.forced = False
+            left_s = memory.stop.left_s(vm.status.stop_by, clock)
+            if left_s is not None and left_s <= grace_s:
+                continue
             # On record before the guest is asked: else it would seem to have gone by itself.
-            await self._vms.mutate(
-                self._vms.key_of(vm),
-                lambda v: v.with_status(stop_by=min(v.status.stop_by or by, by)),
-            )
+            await self._vms.mutate(self._vms.key_of(vm), lambda v: v.with_status(stop_by=by))
         self.wake_all()
         until = clock.monotonic() + grace_s + DRAIN_EXTRA_S
         left = active

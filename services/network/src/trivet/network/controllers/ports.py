@@ -8,6 +8,7 @@ removes it before anything else.
 
 from __future__ import annotations
 
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.endpoint import Nothing
 from trivet.contracts.errors import Retry
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
@@ -50,7 +51,7 @@ class PortController:
         if port is None or port.meta.deleting_at is None:
             return None
         if port.spec.node is not None:
-            waited_s = (self._runtime.clock.now() - port.meta.deleting_at).total_seconds()
+            waited_s = elapsed_s(port.meta.deleting_at, self._runtime.clock.now())
             if waited_s < NODE_SILENT_S:
                 return NODE_SILENT_S - waited_s
             if await self._answers(port.spec.node):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.errors import FieldError, Refused
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Amounts
@@ -69,7 +70,7 @@ def mended(ledger: Ledger, there: Mapping[ResourceId, Amounts], now: datetime) -
     amounts are what they are. Claims younger than `GRACE` are left alone."""
     claims: dict[ResourceId, QuotaClaim] = {}
     for resource, claim in ledger.claims.items():
-        if now - claim.at < GRACE:
+        if elapsed_s(claim.at, now) < GRACE.total_seconds():
             claims[resource] = claim
     for resource, amounts in there.items():
         known = ledger.claims.get(resource)

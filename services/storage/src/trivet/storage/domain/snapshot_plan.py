@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.resource import Condition, Phase
 from trivet.contracts.storage.engine import SnapshotRecord
 from trivet.contracts.storage.snapshot import Snapshot, SnapshotPart
@@ -49,10 +50,10 @@ def plan_in_cluster(snapshot: Snapshot, now: datetime, copied: bool) -> tuple[Cl
     """What the controller does now; `copied`: something is still made from it."""
     node = node_of(snapshot)
     if snapshot.meta.deleting_at is not None:
-        left = snapshot.meta.deleting_at + DELETE_GRACE - now
-        if node is None or (left <= timedelta(0) and not copied):
+        left_s = DELETE_GRACE.total_seconds() - elapsed_s(snapshot.meta.deleting_at, now)
+        if node is None or (left_s <= 0 and not copied):
             return (ForgetSnapshot(),)
-        return (AssignSnapshot(node, max(left.total_seconds(), COPIED_LOOK_S)),)
+        return (AssignSnapshot(node, max(left_s, COPIED_LOOK_S)),)
     if node is None:
         return () if snapshot.status.phase is Phase.FAILED else (PlaceSnapshot(),)
     settle = snapshot.status.claimed_bytes != wanted_bytes(snapshot)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from trivet.contracts.elapsed import elapsed_s
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
 from trivet.contracts.storage.snapshot import Snapshot
@@ -311,9 +312,9 @@ def plan_in_cluster(
         return (AssignTo(concerned),)
     if not nodes:
         return (Forget(),)
-    left = volume.meta.deleting_at + DELETE_GRACE - now
-    if left > timedelta(0) or copied:
-        after_s = max(left.total_seconds(), COPIED_LOOK_S)
+    left_s = DELETE_GRACE.total_seconds() - elapsed_s(volume.meta.deleting_at, now)
+    if left_s > 0 or copied:
+        after_s = max(left_s, COPIED_LOOK_S)
         return (AssignTo(concerned), LookAgain(after_s))
     return (LeaveBehind(nodes), Forget())
 
