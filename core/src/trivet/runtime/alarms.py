@@ -25,6 +25,7 @@ from trivet.runtime.call import Call
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
 from trivet.runtime.crud import Hooks, admit_anything, not_found, serve_crud
+from trivet.runtime.pace import paced
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
 
@@ -49,8 +50,14 @@ class AlarmController:
         self._crowd: dict[str, dict[str, str]] = defaultdict(dict)
         self._raised: dict[str, set[str]] = defaultdict(set)
         self._reconciler = Reconciler(
-            "alarms", self._reconcile, clock=self._clock, keys=self._look, resync_s=RESYNC_S
+            "alarms",
+            self._reconcile,
+            clock=self._clock,
+            keys=self._names,
+            resync_s=RESYNC_S,
+            survey=self._ask_all,
         )
+        self._begun = False
         self._alarms.on_change(self._count)
         for collection in self._collections.values():
             collection.on_change(self._changed(collection))
@@ -60,6 +67,7 @@ class AlarmController:
         self._about.clear()
         self._seen.clear()
         self._crowd.clear()
+        self._begun = False
         await self._reconciler.run()
 
     def _count(self, key: str) -> None:
@@ -79,11 +87,15 @@ class AlarmController:
 
         return changed
 
-    def _look(self) -> list[str]:
-        """Ask all rules about everything; the names of all alarms that there is work with."""
+    async def _ask_all(self) -> None:
+        """Ask all rules about everything."""
+        hurry, self._begun = not self._begun, True
         for collection in self._collections.values():
-            for resource in collection.list():
-                self._ask(collection, collection.key_of(resource))
+            async for key in paced(collection.keys(), self._clock, hurry=hurry):
+                self._ask(collection, key)
+
+    def _names(self) -> list[str]:
+        """The names of all alarms that there is work with."""
         known = {alarm.meta.name for alarm in self._alarms.list()}
         return sorted(
             known | set(self._about) | {plan.overflow_name(self._rules[r]) for r in self._crowd}
@@ -98,7 +110,10 @@ class AlarmController:
         for rule in self._rules.values():
             if rule.kind.name != collection.kind.name:
                 continue
-            name, holds = rule.alarm_name(resource.meta.id), rule.when(resource, now) is not None
+            holds = rule.when(resource, now) is not None
+            if not holds and not self._about:
+                continue
+            name = rule.alarm_name(resource.meta.id)
             if holds:
                 self._about[name] = (key, rule.name)
             if holds or name in self._about:

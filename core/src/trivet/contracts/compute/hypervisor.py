@@ -7,7 +7,7 @@ from its nodes. A domain that the driver did not define is never listed and neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Protocol
 
@@ -139,8 +139,8 @@ class Hypervisor(Driver, Protocol):
         """Do one act; returns when the hypervisor has accepted it (`shutdown` takes longer)."""
         ...
 
-    async def domains(self) -> tuple[DomainState, ...]:
-        """All domains of Trivet on this node."""
+    async def domains(self, ids: Collection[ResourceId] | None = None) -> tuple[DomainState, ...]:
+        """The domains of Trivet on this node: all, or those of `ids` that there are."""
         ...
 
     def listen(self, listener: Listener) -> None:

@@ -9,7 +9,7 @@ is an error that nobody gets away with. Faults are in the configuration, or set 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar
 
 from trivet.contracts.compute.guest_agent import GuestReport
@@ -164,11 +164,12 @@ class FakeHypervisor:
         else:
             self._pause(domain, act is Act.SUSPEND)
 
-    async def domains(self) -> tuple[DomainState, ...]:
-        """All that was defined here; the foreign ones are not ours to see."""
+    async def domains(self, ids: Collection[ResourceId] | None = None) -> tuple[DomainState, ...]:
+        """What was defined here; the foreign ones are not ours to see."""
         self._reach()
-        found = sorted(self.host.domains.items())
-        return tuple(_state(id_, domain) for id_, domain in found)
+        there = self.host.domains
+        wanted = there.keys() if ids is None else there.keys() & set(ids)
+        return tuple(_state(id_, there[id_]) for id_ in sorted(wanted))
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` whenever a domain changes."""

@@ -146,6 +146,15 @@ class HypervisorSuite:
         assert (state.epoch, state.power) == (spec.epoch, Power.STOPPED)
         assert (state.vcpus, state.memory_mib) == (spec.vcpus, spec.memory_mib)
 
+    async def test_some_are_looked_at_without_the_others(self, bench: HypervisorBench) -> None:
+        """Those of the ids that are asked for, as far as there are any."""
+        spec = bench.spec()
+        await bench.driver.define(spec)
+        (state,) = await bench.driver.domains()
+        assert await bench.driver.domains({spec.id}) == (state,)
+        assert await bench.driver.domains({ResourceId("vm-0123456789abcdef")}) == ()
+        assert await bench.driver.domains(frozenset()) == ()
+
     async def test_a_stopped_domain_is_replaced(self, bench: HypervisorBench) -> None:
         """The last definition counts."""
         await bench.driver.define(bench.spec(generation=1))

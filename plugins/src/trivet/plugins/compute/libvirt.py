@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -182,9 +182,9 @@ class LibvirtHypervisor(LibvirtHotPlug):
         if act is Act.RESET:
             console.restart()
 
-    async def domains(self) -> tuple[DomainState, ...]:
-        """All domains with our record, as they are."""
-        found = await self._connection.run(libvirt_domains.states)
+    async def domains(self, ids: Collection[ResourceId] | None = None) -> tuple[DomainState, ...]:
+        """The domains with our record, as they are."""
+        found = await self._connection.run(lambda c: libvirt_domains.states(c, ids))
         self._ids.update({libvirt_xml.domain_uuid(state.id): state.id for state in found})
         return tuple(self._with_ready(state) for state in found)
 

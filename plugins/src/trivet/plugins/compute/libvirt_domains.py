@@ -7,7 +7,7 @@ ours: those that libvirt knows under the UUID of an id of ours and with our meta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -86,12 +86,17 @@ def undefine(connection: libvirt.virConnect, id_: ResourceId) -> None:
     )
 
 
-def states(connection: libvirt.virConnect) -> list[DomainState]:
-    """All domains that are ours. One that vanishes meanwhile is left out."""
+def states(
+    connection: libvirt.virConnect, ids: Collection[ResourceId] | None = None
+) -> list[DomainState]:
+    """All domains that are ours, or those of `ids`. One that vanishes meanwhile is left out."""
     import libvirt
 
     found = []
-    for domain in connection.listAllDomains(0):
+    looked_up = (_lookup(connection, id_) for id_ in ids or ())
+    for domain in connection.listAllDomains(0) if ids is None else looked_up:
+        if domain is None:
+            continue
         try:
             state = _state(domain)
         except libvirt.libvirtError as e:

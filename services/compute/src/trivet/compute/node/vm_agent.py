@@ -164,7 +164,7 @@ class VmAgent:
 
     async def _look(self, vm: Vm, memory: Memory) -> Seen:
         try:
-            domain = (await self._domains.look()).get(vm.meta.id)
+            domain = await self._domains.look_at(vm.meta.id)
         except TrivetError as error:
             return Seen(unreachable=error.detail, draining=self._draining)
         return self._seen(vm, memory, domain)
