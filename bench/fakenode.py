@@ -28,7 +28,7 @@ from trivet.runtime.nats_store import NatsStore
 from trivet.testing.nats import NatsServer
 
 SERVICES = ("security", "storage", "network", "compute", "gateway")
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 SETTINGS = """\
 node = "n1"
 state_dir = {state}
@@ -117,6 +117,8 @@ class FakeNode:
             "TRIVET_SETTINGS": str(self._settings),
             "PYTHONPATH": str(self.folder / "plugin"),
         }
+        # As where it is installed: from code that was compiled before.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         with (self.folder / f"{service}.log").open("ab") as log:
             self.processes[service] = subprocess.Popen(
                 (sys.executable, "-m", f"trivet.{service}"),

@@ -30,4 +30,4 @@ MIB = 1024**2
 class Model(BaseModel):
     """Frozen, strict about unknown fields; serialised as JSON on the bus and in the store."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)

@@ -24,6 +24,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from pydantic_core import from_json
 
 from trivet.contracts.errors import (
     CONFLICT,
@@ -327,7 +328,7 @@ async def _run_hook(hook: Hook) -> None:
 
 
 def _result(data: bytes) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(data)
+    result: dict[str, Any] = from_json(data)
     error = result.get("error")
     if error:
         number = error.get("err_code", 0)

@@ -38,20 +38,18 @@ class VmEffects:
         self._runtime = runtime
         self._vms = vms
         self._hypervisor = hypervisor
+        self.can_plug = isinstance(hypervisor, HotPlug)
+        """Whether the hypervisor changes the hardware of running guests."""
+        self._can_tune = isinstance(hypervisor, CpuControl)
         self._devices = Devices(runtime, nodes)
         self._seeds = Seeds(runtime.client, hypervisor)
         self.records = Records(runtime, vms, nodes)
-
-    @property
-    def can_plug(self) -> bool:
-        """Whether the hypervisor changes the hardware of running guests."""
-        return isinstance(self._hypervisor, HotPlug)
 
     def tuning(self, vm: Vm) -> DomainTuning | None:
         """How a running guest should get its processors; None: that is not to be changed now,
         since its node is not known, has not promised what is asked, or can't change it."""
         node = self._devices.node
-        if node is None or not isinstance(self._hypervisor, CpuControl):
+        if node is None or not self._can_tune:
             return None
         promised = covers(node.status.promises.get(vm.meta.id), asked_by(vm.spec))
         return tuning_of(vm, node) if promised else None

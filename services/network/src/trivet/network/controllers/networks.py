@@ -14,6 +14,7 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
 
+COUNT_EVERY_S = 1.0
 AGAIN_S = 1.0
 
 
@@ -30,6 +31,8 @@ class NetworkController:
         self._networks = networks
         self._ports = ports
         self._holdings = holdings
+        self._runtime = service.runtime
+        self._counted_at: dict[str, float] = {}
         self._reconciler = Reconciler(
             "networks", self._reconcile, clock=service.runtime.clock, keys=networks.keys
         )
@@ -50,6 +53,8 @@ class NetworkController:
         network = self._networks.by_key(key)
         if network is None:
             return None
+        if (wait_s := self._counted_lately(network)) > 0:
+            return wait_s
         ports = [p for p in self._ports.list() if p.status.network_id == network.meta.id]
         if network.meta.deleting_at is not None:
             if ports:
@@ -69,4 +74,15 @@ class NetworkController:
             )
 
         await self._networks.mutate(key, seen)
+        self._counted_at[key] = self._runtime.clock.monotonic()
         return None
+
+    def _counted_lately(self, network: Network) -> float:
+        """For how long the count of its ports, which is all that can have changed of a settled
+        network, waits: many ports at once are one write."""
+        if network.meta.deleting_at is not None or not network.settled():
+            return 0.0
+        counted_at = self._counted_at.get(self._networks.key_of(network))
+        if counted_at is None:
+            return 0.0
+        return counted_at + COUNT_EVERY_S - self._runtime.clock.monotonic()

@@ -10,6 +10,7 @@ somebody else was faster.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -65,12 +66,18 @@ def candidates(subnet: str, taken: Collection[str], mac: str) -> Iterator[str]:
         first = str(_eui64(net, mac))
         if first not in taken:
             yield first
-    reserved = _reserved(net)
+    reserved = {str(address) for address in _reserved(net)}
     last = int(net.broadcast_address)
     for number in range(int(net.network_address) + 1, last + 1):
-        address: Address = IPv4Address(number) if net.version == 4 else IPv6Address(number)
-        if address not in reserved and str(address) not in taken:
-            yield str(address)
+        address = _text(net.version, number)
+        if address not in reserved and address not in taken:
+            yield address
+
+
+@lru_cache(maxsize=65536)
+def _text(version: int, number: int) -> str:
+    """An address as text; the first ones of a subnet are asked for again and again."""
+    return str(IPv4Address(number) if version == 4 else IPv6Address(number))
 
 
 def _reserved(net: Subnet) -> set[Address]:

@@ -47,6 +47,7 @@ class Taken:
 
     owner: ResourceId | None = None
     keys: list[str] = field(default_factory=list)
+    tried: list[tuple[str, str]] = field(default_factory=list)
 
 
 class PortHandlers(CrudHandlers[Port]):
@@ -54,6 +55,9 @@ class PortHandlers(CrudHandlers[Port]):
 
     def __init__(self, service: Service, parts: Parts) -> None:
         self._parts = parts
+        # What creates of this instance are about to claim, so that they don't get in each
+        # other's way; between instances it is the claims that decide.
+        self._tried: set[tuple[str, str]] = set()
         super().__init__(service, parts.ports, Hooks(self._admit_edit, FINALIZERS))
 
     async def create(self, request: CreateRequest[Any], call: Call) -> Port:
@@ -72,6 +76,8 @@ class PortHandlers(CrudHandlers[Port]):
             # Positively not stored. (After a `Retry` nobody knows: the sweep looks later.)
             await self._undo(taken)
             raise
+        finally:
+            self._tried.difference_update(taken.tried)
         age_s = self._parts.runtime.settings.network.claim_age_s
         if clock.monotonic() - began > age_s / 2:
             await self._still_ours(port, taken)
@@ -145,6 +151,11 @@ class PortHandlers(CrudHandlers[Port]):
             raise self._in_use(network, asked)
         known = self._known(network)
         for address in islice(candidates(subnet, known, mac), ADDRESS_ATTEMPTS):
+            mine = (network.meta.id, address)
+            if mine in self._tried:
+                continue
+            self._tried.add(mine)
+            taken.tried.append(mine)
             if await self._take(address_key(network.meta.id, address), taken):
                 return address
         if next(iter(candidates(subnet, self._known(network), mac)), None) is None:
