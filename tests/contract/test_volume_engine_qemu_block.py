@@ -330,22 +330,6 @@ class TestQemuBlockEngine(VolumeEngineSuite):
         bench.io(attached, "write -P 7 0 128M", "flush")
         assert "Pattern verification" not in bench.io(attached, "read -P 7 0 128M")
 
-    async def test_a_write_that_a_replica_missed_fails(self, bench: RealBench) -> None:
-        """Two replicas: bytes are on both, and none is acknowledged that is on one alone."""
-        await make(bench, A)
-        await make(bench, B)
-        first, second = await bench.engine.serve(A, 1), await bench.engine.serve(B, 1)
-        spec = AttachSpec(volume=A, epoch=1, size_bytes=SIZE, replicas=(first, second))
-        both = await bench.engine.attach(spec)
-        await bench.write(both, 0, b"\x05" * 4096)
-        for replica in (first, second):
-            said = command("nbdcopy", uri(replica.socket, replica.export), "-")
-            assert said[:4096] == b"\x05" * 4096
-        await bench.engine.end_serving(B, 2)
-        assert [a.healthy for a in await bench.engine.attached()] == [False]
-        with pytest.raises(OSError):  # noqa: PT011
-            await bench.write(both, 0, b"\x06" * 4096)
-
 
 async def test_a_folder_is_a_pool(tmp_path: Path) -> None:
     bench = RealBench(tmp_path, PoolMember(node="n1", path=str(tmp_path / "folder")))

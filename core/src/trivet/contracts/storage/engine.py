@@ -1,11 +1,12 @@
 """The law for volume engines: what keeps replicas on one node and attaches volumes there.
 
-A replica is served under an epoch-named export (`<volume id>.e<epoch>`), so ending the server
-fences whoever held it. A volume is attached on the node of its holder: one block graph over
-its replicas, shown as NBD on a unix socket. What an engine keeps it also records beside the
-thing (id, size, epoch, generation), and `replicas()` reads those records back. The servers and
-the attached graphs outlive the service that started them: `open()` finds them again. Looks
-that name a volume cost the same however many others there are.
+A replica is served under an export named by its epoch and by what tells one start of its server
+from every other (`<volume id>.e<epoch>.<session>`): ending the server fences whoever held it,
+and one that starts again is nobody's that was connected before. A volume is attached on the node
+of its holder: one block graph over its replicas, shown as NBD on a unix socket. What an engine
+keeps it also records beside the thing (id, size, epoch, generation), and `replicas()` reads those
+records back. The servers and the attached graphs outlive the service that started them:
+`open()` finds them again. Looks that name a volume cost the same however many others there are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from trivet.contracts.driver import Driver
+from trivet.contracts.errors import INVALID, Refused
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.storage.pool import PoolMember, PoolUsage
 from trivet.contracts.storage.volume import Qos
@@ -96,6 +98,20 @@ class AttachSpec(Model):
     slots: int = 0
     writes_only: frozenset[str] = frozenset()
     number: int = 0
+
+
+def check_attachable(spec: AttachSpec) -> None:
+    """Raises `Refused(INVALID)` for what no engine attaches."""
+    nodes = {replica.node for replica in spec.replicas}
+    if not spec.replicas:
+        raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
+    if len(spec.replicas) > max(spec.slots, 1):
+        have = f"{len(spec.replicas)} replicas and {spec.slots} slots"
+        raise Refused(INVALID, f"{spec.volume} can't be attached with {have}")
+    if spec.slots and (len(nodes) < len(spec.replicas) or "" in nodes):
+        raise Refused(INVALID, f"the replicas of {spec.volume} are not on nodes of their own")
+    if spec.slots and nodes <= spec.writes_only:
+        raise Refused(INVALID, f"no replica of {spec.volume} would serve reads")
 
 
 class MemberState(StrEnum):

@@ -78,7 +78,7 @@ class Replication(Protocol):
         is asked are not told: `attached()` says which members have failed."""
         ...
 
-    async def drop(self, volume: ResourceId, node: str) -> None:
+    async def drop_member(self, volume: ResourceId, node: str) -> None:
         """Take a member out; a placeholder votes in its place. A copy to it ends, and is
         forgotten."""
         ...

@@ -34,8 +34,6 @@ from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.storage.codes import NO_SPACE, SHRINK
 from trivet.contracts.storage.engine import (
-    AttachedVolume,
-    AttachSpec,
     PoolOnNode,
     ReplicaRecord,
     ReplicaSpec,
@@ -44,8 +42,9 @@ from trivet.contracts.storage.engine import (
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import PoolUsage
-from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd
+from trivet.plugins.storage.attached_graphs import AttachedGraphs
+from trivet.plugins.storage.failures import Failures
 from trivet.plugins.storage.file_pool import (
     OpenPool,
     Root,
@@ -82,7 +81,7 @@ SOCKET_PATH_MAX = 107
 """What a unix socket's path may have, in bytes, on Linux."""
 
 
-class QemuBlockEngine:
+class QemuBlockEngine(AttachedGraphs):
     """Keeps replicas as files, serves them with nbdkit, attaches volumes with QEMU."""
 
     name: ClassVar[str] = "qemu-block"
@@ -98,6 +97,7 @@ class QemuBlockEngine:
         self._taken: dict[ResourceId, dict[ResourceId, tuple[Root, SnapshotSidecar]]] = {}
         self._locks: dict[ResourceId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._boot = BOOT_ID.read_text().strip()
+        self._failures = Failures(self.attached)
         self._stop = threading.Event()
         self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="replica")
 
@@ -120,6 +120,8 @@ class QemuBlockEngine:
         for server in self._servers.all():
             if server.daemon is not None:  # a snapshot that was cut may have left it stopped
                 let_run(server.daemon)
+        for graph in self._graphs.all():
+            self._failures.listen(graph)
         longest = f"{self._servers.folder}/volume-0123456789abcdef.e1000000000.sock"
         if len(longest.encode()) > SOCKET_PATH_MAX:
             room = SOCKET_PATH_MAX - len(longest) + len(str(self._context.run_dir))
@@ -132,6 +134,7 @@ class QemuBlockEngine:
     async def close(self) -> None:
         """Stop copies under way; servers, graphs and mounts stay."""
         self._stop.set()
+        await self._failures.close()
         await asyncio.to_thread(self._copiers.shutdown)
 
     # --- pools -----------------------------------------------------------------------------
@@ -255,22 +258,29 @@ class QemuBlockEngine:
                 raise Refused(CONFLICT, f"epoch {epoch} of {volume} is over (now {lowest})")
             await self._write(root, sidecar.model_copy(update={"epoch": epoch, "floor": epoch}))
             here, remote = None, None
-            for server in self._servers.of(volume):
+            mine = self._servers.of(volume)
+            # Where one died both begin anew, under a name that nobody waits for.
+            fresh = fresh or any(s.epoch == epoch and s.daemon is None for s in mine)
+            export = nbdkit.new_export(volume, epoch)
+            for server in mine:
                 if fresh or server.epoch != epoch or server.daemon is None:
                     await nbdkit.end_replica_server(self._servers, server)
-                elif server.port is None:
+                    continue
+                export = nbdkit.export_of(server.daemon)
+                if server.port is None:
                     here = server
                 else:
                     remote = server
             data = data_path(root.replicas, volume)
             if here is None:
-                here = await nbdkit.start_replica_server(self._servers, volume, epoch, data)
+                here = await nbdkit.start_replica_server(self._servers, volume, epoch, data, export)
             if remote is None and address is not None:
                 remote = await nbdkit.start_remote_server(
-                    self._servers, volume, epoch, data, address
+                    self._servers, volume, epoch, data, export, address
                 )
-            served = nbdkit.served(here, remote if address else None, address)
-            return served.model_copy(update={"boot": self._boot})
+            there = nbdkit.served(here, export, remote if address else None, address)
+            about = {"node": self._context.node, "boot": self._boot}
+            return there.model_copy(update=about)
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End servers of epochs below `below_epoch`, which never come back."""
@@ -281,44 +291,6 @@ class QemuBlockEngine:
             for server in self._servers.of(volume):
                 if server.epoch < below_epoch or server.daemon is None:
                     await nbdkit.end_replica_server(self._servers, server)
-
-    # --- attaching -------------------------------------------------------------------------
-
-    async def attach(self, spec: AttachSpec) -> AttachedVolume:
-        """Attach a volume here; a graph of an older epoch, a broken one, or one of another
-        size is ended first."""
-        if not spec.replicas:
-            raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
-        async with self._locks[spec.volume]:
-            for graph in self._graphs.of(spec.volume):
-                if graph.epoch > spec.epoch:
-                    raise Refused(CONFLICT, f"{spec.volume} is attached in epoch {graph.epoch}")
-                if graph.epoch == spec.epoch:
-                    there = await qsd.look_at(graph, self._servers)
-                    if there.healthy and there.size_bytes == spec.size_bytes:
-                        return there
-                await qsd.end_graph(self._graphs, graph)
-            graph = await qsd.start_graph(self._graphs, spec)
-            return await qsd.look_at(graph, self._servers)
-
-    async def detach(self, volume: ResourceId) -> bool:
-        """Flush, and end the attached graph. Whether the flush reached all is not known here, so
-        it is never told to have ended in order."""
-        async with self._locks[volume]:
-            for graph in self._graphs.of(volume):
-                await qsd.end_graph(self._graphs, graph)
-        return False
-
-    async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
-        """All volumes attached on this node, or that one, with their health."""
-        found = self._graphs.all() if volume is None else self._graphs.of(volume)
-        return tuple(await asyncio.gather(*(qsd.look_at(g, self._servers) for g in found)))
-
-    async def limit(self, volume: ResourceId, qos: Qos) -> None:
-        """Bound what an attached volume takes from now on."""
-        async with self._locks[volume]:
-            for graph in self._graphs.of(volume):
-                await qsd.limit_graph(graph, qos)
 
     # --- snapshots -------------------------------------------------------------------------
 

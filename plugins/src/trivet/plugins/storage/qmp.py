@@ -1,13 +1,15 @@
-"""QMP: asking a QEMU process, a few questions a connection.
+"""QMP: asking a QEMU process, a few questions a connection, and listening to what it tells.
 
 Connecting anew each time keeps no state that could go stale; a monitor that does not answer in
-time is reported as such, and its process is another one's business.
+time is reported as such, and its process is another one's business. A monitor serves one client
+at a time: who listens does so at one of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,28 @@ async def ask_all(socket: Path, *questions: tuple[str, dict[str, Any]]) -> list[
                 writer.close()
     except (OSError, TimeoutError, ValueError) as error:
         raise Fatal(DRIVER_FAILED, f"{command} over {socket}: {error!r}") from error
+
+
+async def events(socket: Path) -> AsyncIterator[dict[str, Any]]:
+    """What happens, from the moment on that an empty one is given, until the process closes or
+    is gone. Raises `Fatal` where nobody listens there."""
+    try:
+        async with asyncio.timeout(QMP_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(str(socket), limit=LINE_LIMIT)
+    except (OSError, TimeoutError) as error:
+        raise Fatal(DRIVER_FAILED, f"events of {socket}: {error!r}") from error
+    try:
+        await reader.readline()
+        await _execute(reader, writer, "qmp_capabilities", {})
+        yield {}
+        while line := await reader.readline():
+            told = json.loads(line)
+            if "event" in told:
+                yield told
+    except (OSError, ValueError) as error:
+        raise Fatal(DRIVER_FAILED, f"events of {socket}: {error!r}") from error
+    finally:
+        writer.close()
 
 
 async def _execute(

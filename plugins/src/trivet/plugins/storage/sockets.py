@@ -42,6 +42,16 @@ class Socket:
         """The control socket of the daemon, where it has one."""
         return self.path.with_suffix(".qmp")
 
+    @property
+    def events(self) -> Path:
+        """Where the daemon tells what happens, where it does."""
+        return self.path.with_suffix(".evt")
+
+    @property
+    def record(self) -> Path:
+        """What is kept of the daemon beside it, where something is."""
+        return self.path.with_suffix(".record")
+
 
 def socket_path(folder: Path, volume: ResourceId, epoch: int, port: int | None = None) -> Path:
     """Where a volume's daemon listens in an epoch, or the file that stands for its port."""
@@ -106,8 +116,8 @@ class Sockets:
 
     def forget(self, socket: Socket) -> None:
         """Remove the files of a socket whose daemon is no more."""
-        socket.path.unlink(missing_ok=True)
-        socket.monitor.unlink(missing_ok=True)
+        for file in (socket.path, socket.monitor, socket.events, socket.record):
+            file.unlink(missing_ok=True)
         known = self._known.get(socket.volume, {})
         known.pop(socket.path, None)
         if not known:
