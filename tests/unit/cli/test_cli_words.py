@@ -314,6 +314,7 @@ def test_what_the_client_sends_is_what_the_gateway_takes() -> None:
         given: dict[str, Any] = {"name": "web"} if "name" in known else {}
         samples = {"address": "10.0.0.1", "limit": 5, "disk": "data", "size_gib": 1}
         samples |= {"network": "lan", "nic": "0", "ticket": TICKET, "spec": {}}
+        samples |= {"mode": "on", "source": "n1", "target": "n2"}
         given |= {name: value for name, value in samples.items() if name in known}
         request = build_request(endpoint, given.pop("name", None), given, "red")
         sent = http_request(endpoint, request)

@@ -26,7 +26,9 @@ from trivet.storage.domain.healing import (
     Distrust,
     Drop,
     Heal,
+    Hold,
     Leave,
+    LetGo,
     Policy,
     condition,
     in_order,
@@ -34,6 +36,7 @@ from trivet.storage.domain.healing import (
     plan,
 )
 from trivet.storage.domain.places import DiskView, NodeView, Places
+from trivet.storage.domain.replication import REPAIR
 from trivet.storage.domain.volume_status import removed, stated, with_added, with_replica
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +57,11 @@ def volume(*replicas: Replica, wanted: int = 2, held: str = "", name: str = "v")
         epoch=1, replicas=replicas, attachment=attachment, size_bytes=GIB, claimed_bytes=GIB
     )
     return Volume(meta=meta, spec=VolumeSpec(size_gib=1, replicas=wanted), status=status)
+
+
+def repaired(*replicas: Replica) -> Volume:
+    held = Attachment(holder=REPAIR, node="n1", epoch=1)
+    return volume(*replicas).with_status(attachment=held)
 
 
 def places(disks: dict[str, DiskView] | None = None, **nodes: NodeView) -> Places:
@@ -82,16 +90,16 @@ CASES: dict[str, tuple[Volume, Places, datetime, list[tuple[str, str]]]] = {
         NOW,
         [("Leave", "n1")],
     ),
-    "stale for a while": (volume(on("n1"), on("n2", STALE)), places(), NOW, []),
+    "stale for a while": (volume(on("n1"), on("n2", STALE)), places(), NOW, [("Hold", "n1")]),
     "stale for long": (volume(on("n1"), on("n2", STALE)), places(), LATE, [("Add", "")]),
     "new and waiting for long": (
         volume(on("n1"), on("n2", STALE, missing=Missing.ALL)),
         places(),
         LATE,
-        [],
+        [("Hold", "n1")],
     ),
     "being copied to for long": (
-        volume(on("n1"), on("n2", ReplicaState.REBUILDING)),
+        volume(on("n1"), on("n2", ReplicaState.REBUILDING), held="n3"),
         places(),
         LATE,
         [],
@@ -185,7 +193,22 @@ CASES: dict[str, tuple[Volume, Places, datetime, list[tuple[str, str]]]] = {
         volume(on("n1"), on("n2", suspect=True), on("n3", moving="asked for")),
         places(),
         NOW,
-        [],
+        [("Hold", "n1")],
+    ),
+    "barred where it is": (volume(on("n1"), on("n2", STALE, barred="x")), places(), NOW, []),
+    "repaired": (repaired(on("n1"), on("n2")), places(), NOW, [("LetGo", "")]),
+    "in repair": (repaired(on("n1"), on("n2", STALE)), places(), NOW, []),
+    "in repair on a node that fell silent": (
+        repaired(on("n2"), on("n3", STALE)),
+        places(n1=SILENT),
+        NOW,
+        [("Hold", "n2")],
+    ),
+    "two of three are to be moved, one was": (
+        volume(on("n1"), on("n2", moving="x"), on("n3", moving="x"), on("n4"), wanted=3, held="n1"),
+        places(),
+        NOW,
+        [("Leave", "n3")],
     ),
     "lost where there is room again": (
         volume(on("n1"), on("n2", LOST)),
@@ -269,6 +292,10 @@ def carried_out(made: Volume, action: Heal, where: Places) -> Volume:
             return with_replica(made, node, lambda r: stated(r, state, why, NOW, Missing.ALL))
         case Drop(node):
             return with_replica(made, node, lambda r: None)
+        case Hold(node):
+            return made.with_status(attachment=Attachment(holder=REPAIR, node=node, epoch=2))
+        case LetGo():
+            return made.with_status(attachment=None)
 
 
 def good_in_fact(made: Volume, where: Places) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from trivet.contracts.event import EventType
 from trivet.contracts.model import GIB, Model, Name, ResourceId
 from trivet.contracts.resource import Kind, Resource, Scope, Status
+from trivet.contracts.storage.outlook import Outlook
 
 
 class ReplicaState(StrEnum):
@@ -151,7 +152,8 @@ class VolumeStatus(Status):
     `spec.source` named when this one was made, as it was in `source_snapshot` if that is set;
     `reverting` the snapshot that its content is being replaced by; `size_bytes` what all
     replicas have, and `claimed_bytes` what is promised to each: a replica grows no further.
-    `unclean`: a graph was made (or is about to be) that has not ended in order."""
+    `unclean`: a graph was made (or is about to be) that has not ended in order. `outlook`: what
+    the failure of each of its hosts and disks would do now; it is told, and never stored."""
 
     pool: str | None = None
     source: ResourceId | None = None
@@ -163,6 +165,7 @@ class VolumeStatus(Status):
     unclean: bool = False
     replicas: tuple[Replica, ...] = ()
     attachment: Attachment | None = None
+    outlook: tuple[Outlook, ...] = ()
 
 
 class Volume(Resource[VolumeSpec, VolumeStatus]):

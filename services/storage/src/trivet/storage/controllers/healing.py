@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from trivet.contracts.storage.pool import Pool
@@ -17,8 +18,9 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
 from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.domain import healing as do
-from trivet.storage.domain.placement import Spot, Unplaceable, Wanted, claim_at, place
-from trivet.storage.domain.space import SpaceClaim
+from trivet.storage.domain.attachment import attach, detach
+from trivet.storage.domain.placement import Spot, Unplaceable, claim_at, place, wanted_beside
+from trivet.storage.domain.replication import REPAIR
 from trivet.storage.domain.volume_status import (
     replica_on,
     stated,
@@ -77,7 +79,7 @@ class Healer:
         plans = [(v, do.plan(v, self._watch.places, self._policy, now)) for v in volumes]
         for volume in volumes:
             await self._tell(volume)
-        loads = do.loads(volumes)
+        loads, repairs = do.loads(volumes), do.repairs(volumes)
         for volume, actions in do.in_order((v, a) for v, a in plans if a):
             for action in actions:
                 match action:
@@ -92,6 +94,12 @@ class Healer:
                         await self._state(volume, action, node, state, why)
                     case do.Drop(node):
                         await self._drop(volume, action, node)
+                    case do.Hold(node):
+                        if repairs[node] < self._policy.rebuilds_per_node:
+                            repairs[node] += 1
+                            await self._change(volume, action, partial(_held, node=node))
+                    case do.LetGo():
+                        await self._change(volume, action, partial(detach, holder=REPAIR))
 
     def _still(self, volume: Volume, action: do.Heal) -> bool:
         """Whether the volume, as it is now, is still planned so."""
@@ -117,11 +125,17 @@ class Healer:
         stale = state is ReplicaState.STALE
         missing = Missing.DIFFERENCES if stale else Missing.NOTHING
 
+        make = partial(stated, state=state, reason=why, now=now, missing=missing)
+        await self._change(volume, action, lambda v: with_replica(v, node, make))
+
+    async def _change(
+        self, volume: Volume, action: do.Heal, make: Callable[[Volume], Volume]
+    ) -> None:
+        """Record what `make` makes of the volume, if it is still planned so."""
+
         def change(current: Volume) -> Volume:
-            if current.meta.id != volume.meta.id or not self._still(current, action):
-                return current
-            make = partial(stated, state=state, reason=why, now=now, missing=missing)
-            return with_replica(current, node, make)
+            same = current.meta.id == volume.meta.id
+            return make(current) if same and self._still(current, action) else current
 
         await self._volumes.mutate(self._volumes.key_of(volume), change)
 
@@ -201,16 +215,5 @@ class Healer:
         await self._volumes.mutate(self._volumes.key_of(volume), told)
 
 
-def wanted_beside(volume: Volume, key: str, busy: dict[str, str]) -> Wanted:
-    """One replica more of a volume, on a node that has none of it."""
-    held = volume.status.attachment
-    there = {r.node: "has a replica of it already" for r in volume.status.replicas}
-    claim = SpaceClaim(key=key, size_bytes=volume.status.claimed_bytes, thin=volume.spec.thin)
-    return Wanted(
-        volume=volume.meta.id,
-        replicas=1,
-        claim=claim,
-        nodes=volume.spec.nodes,
-        near=held.node if held else "",
-        not_on={**busy, **there},
-    )
+def _held(volume: Volume, node: str) -> Volume:
+    return attach(volume, REPAIR, node, None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import datetime
 
-from trivet.contracts.errors import Refused
+from trivet.contracts.errors import INVALID, Refused
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
-from trivet.contracts.storage.disk import Disk, DiskFacts, DiskRole
+from trivet.contracts.storage.disk import Disk, DiskFacts, DiskHealth, DiskRole
 
 
 def disk_name(node: str, facts: DiskFacts) -> str:
@@ -35,3 +36,23 @@ def check_role(before: Disk, role: DiskRole) -> None:
             f"disk {before.meta.name} holds: {holds}",
             hint="only a disk that was proven blank can be given a role",
         )
+
+
+def isolated(disk: Disk, *, wish: bool) -> Disk:
+    """The disk that somebody wants empty, or in use again. Raises `Refused` where it has no part
+    in anything."""
+    if wish and disk.spec.role is not DiskRole.DATA:
+        raise Refused(
+            INVALID,
+            f"disk {disk.meta.name} has the role `{disk.spec.role}`: nothing lies on it",
+            hint="only a disk with the role `data` is isolated",
+        )
+    changed = disk.with_spec(disk.spec.model_copy(update={"isolated": wish}))
+    return changed.with_status(observed_generation=changed.meta.generation)
+
+
+def judged(disk: Disk, health: DiskHealth, why: str, now: datetime) -> Disk:
+    """The disk found in that health; unchanged where it is known to be in it."""
+    if disk.status.health is health:
+        return disk
+    return disk.with_status(health=health, why=why, health_since=now)

@@ -369,7 +369,7 @@ _COST = (Missing.NOTHING, Missing.CHANGES, Missing.DIFFERENCES, Missing.ALL)
 def _can_come(view: _View, replica: Replica) -> bool:
     reach = view.seen.reach.get(replica.node)
     large_enough = replica.size_bytes >= view.volume.status.size_bytes
-    return reach is not None and reach.settled and large_enough
+    return reach is not None and reach.settled and large_enough and not replica.barred
 
 
 def _checkpoint(view: _View) -> tuple[GraphAction, ...]:

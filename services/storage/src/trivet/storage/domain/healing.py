@@ -23,6 +23,7 @@ from trivet.contracts.resource import Condition
 from trivet.contracts.storage.disk import DiskHealth
 from trivet.contracts.storage.volume import Missing, Replica, ReplicaState, Volume
 from trivet.storage.domain.places import Places
+from trivet.storage.domain.replication import held_for_repair
 from trivet.storage.domain.volume_status import in_sync
 
 
@@ -48,11 +49,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Judged:
-    """A replica, what is to become of it, and why."""
+    """A replica, what is to become of it, and why; `away`: its host or disk is not there now."""
 
     replica: Replica
     verdict: Verdict
     why: str = ""
+    away: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,20 @@ class Distrust:
     why: str
 
 
+@dataclass(frozen=True)
+class Hold:
+    """Hold the volume, which nobody holds, on `node` for as long as its replicas are repaired."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Let go of a volume that was held for repair."""
+
+
 Loads = Counter[str]
-Heal = Add | Leave | Drop | Distrust
+Heal = Hold | LetGo | Add | Leave | Drop | Distrust
 
 
 def judge(replica: Replica, places: Places, policy: Policy, now: datetime) -> Judged:
@@ -108,7 +122,7 @@ def judge(replica: Replica, places: Places, policy: Policy, now: datetime) -> Ju
     ):
         if away_s:
             long = away_s >= policy.rebuild_after_s
-            return Judged(replica, Verdict.REPLACE if long else Verdict.WAIT, what)
+            return Judged(replica, Verdict.REPLACE if long else Verdict.WAIT, what, away=True)
     if node.empties:
         return Judged(replica, Verdict.MOVE, f"{replica.node} is being emptied")
     if disk.empties:
@@ -128,32 +142,79 @@ def _of_disk(replica: Replica, what: str, why: str) -> str:
 
 def plan(volume: Volume, places: Places, policy: Policy, now: datetime) -> tuple[Heal, ...]:
     """What is to be done for a volume now, in order; `()` where its replicas are as they should
-    be, where nothing can be done, and for one that is still being made, goes or goes back."""
+    be, where nothing can be done, and for one that is still being made or goes back."""
     status = volume.status
-    if volume.meta.deleting_at is not None or status.reverting is not None:
+    if volume.meta.deleting_at is not None:
+        return (LetGo(),) if _is_held_for_repair(volume) else ()
+    if status.reverting is not None:
         return ()
     judged = [judge(r, places, policy, now) for r in status.replicas]
     readable = [j for j in judged if _is_readable(j)]
-    removed: list[Heal] = [Drop(j.replica.node) for j in judged if j.verdict is Verdict.REMOVED]
+    actions: list[Heal] = [Drop(j.replica.node) for j in judged if j.verdict is Verdict.REMOVED]
     if not readable:
-        return tuple(removed)
-    actions = [*removed, *_distrusted(judged, readable)]
-    wanted = volume.spec.replicas
-    good = [j for j in judged if j.verdict is Verdict.KEEP and _is_good(j)]
+        return tuple(actions)
+    actions += _distrusted(judged)
+    going = _not_needed(volume, judged, readable)
+    actions += going
     coming = [j for j in judged if j.verdict in (Verdict.KEEP, Verdict.WAIT)]
-    if len(good) >= wanted:
-        # Of what is on its way and not needed, and of what is too much, nothing stays.
-        staying = {j.replica.node for j in _best(volume, good)[:wanted]}
-        actions += [
-            Leave(j.replica.node, j.why or f"{wanted} are asked for")
-            for j in judged
-            if j.replica.node not in staying and j.verdict not in _ENDING
-        ]
-    elif len(coming) < wanted:
+    if not going and len(coming) < volume.spec.replicas:
         bad = next((j for j in judged if j.verdict in (Verdict.REPLACE, Verdict.MOVE)), None)
         actions += _room_again(judged, places)
-        actions.append(Add(bad.why if bad else f"{wanted} are asked for"))
-    return tuple(actions)
+        actions.append(Add(bad.why if bad else f"{volume.spec.replicas} are asked for"))
+    leaving = {a.node for a in going if isinstance(a, Leave)}
+    staying = [j for j in judged if j.replica.node not in leaving]
+    return (*actions, *_repair(volume, staying, readable, places))
+
+
+def _not_needed(volume: Volume, judged: Sequence[Judged], readable: Sequence[Judged]) -> list[Heal]:
+    """What may go: of those in sync what is too much, the ones that are wanted elsewhere first;
+    what is bad once enough others can be read; and what is still on its way once enough others
+    are good where they are."""
+    wanted = volume.spec.replicas
+    if len(readable) < wanted:
+        return []
+    staying = {j.replica.node for j in _best(volume, readable)[:wanted]}
+    settled = all(j.verdict is Verdict.KEEP for j in readable if j.replica.node in staying)
+
+    def goes(one: Judged) -> bool:
+        if one.verdict in _ENDING or one.replica.node in staying:
+            return False
+        return settled or one.verdict is Verdict.REPLACE or one in readable
+
+    return [Leave(j.replica.node, j.why or f"{wanted} are asked for") for j in judged if goes(j)]
+
+
+def _repair(
+    volume: Volume, judged: Sequence[Judged], readable: Sequence[Judged], places: Places
+) -> list[Heal]:
+    """Replicas are brought in sync by whoever holds the volume; where nobody does, storage."""
+    held = volume.status.attachment
+    if held is not None and not held_for_repair(held):
+        return []
+    needed = any(_needs_repair(j) for j in judged) or (
+        volume.status.unclean and len(in_sync(volume)) > 1
+    )
+    if held is None:
+        return [Hold(readable[0].replica.node)] if needed else []
+    if held.detaching:
+        return []
+    if places.node(held.node).silent_s or places.node(held.node).gone:
+        return [Hold(readable[0].replica.node)] if readable[0].replica.node != held.node else []
+    return [] if needed else [LetGo()]
+
+
+def _needs_repair(judged: Judged) -> bool:
+    """Whether it could be brought in sync where it is now."""
+    replica = judged.replica
+    if judged.verdict not in (Verdict.KEEP, Verdict.WAIT) or replica.barred or judged.away:
+        return False
+    behind = replica.state in (ReplicaState.STALE, ReplicaState.REBUILDING)
+    return behind or (replica.state is ReplicaState.IN_SYNC and replica.suspect)
+
+
+def _is_held_for_repair(volume: Volume) -> bool:
+    held = volume.status.attachment
+    return held is not None and held_for_repair(held) and not held.detaching
 
 
 _ENDING = (Verdict.GOING, Verdict.REMOVED)
@@ -168,13 +229,13 @@ def _is_readable(judged: Judged) -> bool:
     return _is_good(judged) and judged.verdict in (Verdict.KEEP, Verdict.MOVE)
 
 
-def _distrusted(judged: Sequence[Judged], readable: Sequence[Judged]) -> list[Heal]:
-    """In sync by the record, and not there any more. Only where another is: the last one in sync
-    is waited for."""
+def _distrusted(judged: Sequence[Judged]) -> list[Heal]:
+    """In sync by the record, and not there any more. (Asked only where another can be read: the
+    last one in sync is waited for.)"""
     return [
         Distrust(j.replica.node, ReplicaState.STALE, j.why)
         for j in judged
-        if _is_good(j) and j.verdict is Verdict.REPLACE and readable
+        if j.replica.state is ReplicaState.IN_SYNC and j.verdict is Verdict.REPLACE
     ]
 
 
@@ -188,15 +249,15 @@ def _room_again(judged: Sequence[Judged], places: Places) -> list[Heal]:
 
 
 def _best(volume: Volume, good: Sequence[Judged]) -> list[Judged]:
-    """Those that are to stay first: where the holder runs, then where it was asked for, then
-    those that have been good for longest."""
+    """Those that are to stay first: not wanted elsewhere, then where the holder runs, then where
+    it was asked for."""
     held, nodes = volume.status.attachment, volume.spec.nodes
 
-    def rank(judged: Judged) -> tuple[bool, bool, int, bool]:
+    def rank(judged: Judged) -> tuple[bool, bool, int]:
         replica = judged.replica
         named = nodes.index(replica.node) if replica.node in nodes else len(nodes)
         local = held is not None and held.node == replica.node
-        return (bool(replica.moving), not local, named, replica.suspect)
+        return (judged.verdict is Verdict.MOVE, not local, named)
 
     return sorted(good, key=rank)
 
@@ -210,6 +271,12 @@ def loads(volumes: Iterable[Volume]) -> Counter[str]:
         for r in v.status.replicas
         if _syncs(r)
     )
+
+
+def repairs(volumes: Iterable[Volume]) -> Counter[str]:
+    """How many volumes are held for repair, by node."""
+    held = (v.status.attachment for v in volumes)
+    return Counter(a.node for a in held if a is not None and held_for_repair(a))
 
 
 def _syncs(replica: Replica) -> bool:

@@ -181,3 +181,18 @@ def first_replicas(volume: Volume, source_nodes: frozenset[str] | None) -> int:
     if volume.status.source_snapshot is None:
         return 1
     return max(1, min(volume.spec.replicas, len(source_nodes)))
+
+
+def wanted_beside(volume: Volume, key: str, busy: dict[str, str]) -> Wanted:
+    """One replica more of a volume, on a node that has none of it."""
+    held = volume.status.attachment
+    there = {r.node: "has a replica of it already" for r in volume.status.replicas}
+    claim = SpaceClaim(key=key, size_bytes=volume.status.claimed_bytes, thin=volume.spec.thin)
+    return Wanted(
+        volume=volume.meta.id,
+        replicas=1,
+        claim=claim,
+        nodes=volume.spec.nodes,
+        near=held.node if held else "",
+        not_on={**busy, **there},
+    )

@@ -13,8 +13,10 @@ from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.volume import Volume, VolumeSource
 from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
+from trivet.storage.domain.outlook import with_outlook
 from trivet.storage.domain.placement import Unplaceable, Wanted, first_replicas, place
 from trivet.storage.domain.pools import default_pool
+from trivet.storage.domain.replication import held_for_repair
 from trivet.storage.domain.snapshots import snapshots_of
 from trivet.storage.domain.space import SpaceClaim
 from trivet.storage.domain.volume_status import in_sync
@@ -45,7 +47,7 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def may_delete(volume: Volume) -> None:
         held = volume.status.attachment
-        if held is not None and not held.detaching:
+        if held is not None and not held.detaching and not held_for_repair(held):
             from_whom = f"{held.holder} on {held.node}"
             raise Refused(
                 IN_USE,
@@ -61,7 +63,7 @@ def wire(service: Service, parts: Parts) -> None:
                 hint=f"delete them first: trivet snapshot delete {kept[0].meta.name}",
             )
 
-    serve_crud(service, CRUD, Hooks[Volume](admit, ("storage",), may_delete))
+    serve_crud(service, CRUD, Hooks[Volume](admit, ("storage",), may_delete, with_outlook))
 
 
 def _admit_new(parts: Parts, volume: Volume) -> Volume:

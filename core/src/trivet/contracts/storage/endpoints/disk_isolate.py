@@ -1,0 +1,9 @@
+"""Isolate a disk: what lies on it is moved away, nothing new comes to it.
+
+A last good copy stays until another is in sync; the disk's condition `Empty` says what is left.
+"""
+
+from trivet.contracts.endpoint import action
+from trivet.contracts.storage.disk import DISK
+
+ENDPOINT = action(DISK, "isolate", "Isolate a disk: move away what lies on it.")
