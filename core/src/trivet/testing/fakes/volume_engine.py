@@ -26,11 +26,13 @@ from trivet.contracts.storage.codes import NO_SPACE, NOT_READY, SHRINK
 from trivet.contracts.storage.engine import (
     AttachedVolume,
     AttachSpec,
+    MemberState,
     PoolOnNode,
     ReplicaRecord,
     ReplicaSpec,
     ServedReplica,
     SnapshotRecord,
+    check_attachable,
 )
 from trivet.contracts.storage.pool import DiskUsage, PoolUsage
 from trivet.contracts.storage.volume import Qos
@@ -39,21 +41,26 @@ from trivet.testing.fakes.volume_machine import (
     MACHINES,
     FakeReplica,
     FakeSnapshot,
+    export_name,
+    is_hung,
     serving,
 )
+from trivet.testing.fakes.volume_replication import FakeReplication, Hearers, new_graph
 
 DEFAULT_POOL_BYTES = 64 * GIB
 
 
 class FakeEngineConfig(Model):
-    """`pool_bytes` is what each member has, whatever was asked."""
+    """`copy_blocks`: how far a copy to a member gets between two looks (0: to its end);
+    `pool_bytes` is what each member has, whatever was asked."""
 
     pool_bytes: int = DEFAULT_POOL_BYTES
     fail_before: dict[str, int] = {}
     fail_after: dict[str, int] = {}
+    copy_blocks: int = 0
 
 
-class FakeVolumeEngine:
+class FakeVolumeEngine(FakeReplication):
     """The semantic fake of a volume engine."""
 
     name: ClassVar[str] = "fake-engine"
@@ -62,6 +69,8 @@ class FakeVolumeEngine:
     def __init__(self, context: DriverContext, config: FakeEngineConfig) -> None:
         self._context = context
         self._config = config
+        self._copy_blocks = config.copy_blocks
+        self._hearers = Hearers()
         self._opened = False
         self.machine = MACHINES[context.state_dir, context.node]
 
@@ -182,8 +191,9 @@ class FakeVolumeEngine:
         made = ServedReplica(
             volume=volume,
             epoch=epoch,
-            export=f"{volume}.e{epoch}",
+            export=export_name(self.machine, socket),
             socket=socket,
+            node=self._context.node,
             boot=f"boot-{self.machine.boots}",
         )
         remote = {"host": address, "port": 10809}
@@ -201,20 +211,17 @@ class FakeVolumeEngine:
     async def attach(self, spec: AttachSpec) -> AttachedVolume:
         """Attach a volume."""
         self._begin("attach", spec.volume)
-        if not spec.replicas:
-            raise Refused(INVALID, f"{spec.volume} can't be attached without a replica")
+        check_attachable(spec)
         known = self.machine.graphs.get(spec.volume)
         if known is not None and known[0].epoch > spec.epoch:
             raise Refused(CONFLICT, f"{spec.volume} is attached in a later epoch")
-        alike = known is not None and known[0].epoch == spec.epoch
-        whole = known is not None and self._healthy(*known)
-        if known is None or not alike or not whole or known[0].size_bytes != spec.size_bytes:
-            if not self._healthy(spec, alive=True):
-                raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is not served")
-            sizes = [r.size_bytes for s in spec.replicas if (r := serving(s.socket, s.export))]
-            if min(sizes) < spec.size_bytes:
-                raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is too small")
+        alike = known is not None and _is_alike(known[0], spec)
+        if known is None or not alike or not self._healthy(*known):
+            self._check_served(spec)
             self.machine.graphs[spec.volume] = (spec, True)
+            self.machine.slotted.pop(spec.volume, None)
+            if spec.slots:
+                self.machine.slotted[spec.volume] = new_graph(spec, self._context.node)
         self._end("attach")
         return self._attached(spec.volume)
 
@@ -222,8 +229,15 @@ class FakeVolumeEngine:
         """End a graph."""
         self._begin("detach", volume)
         known = self.machine.graphs.pop(volume, None)
+        graph = self.machine.slotted.pop(volume, None)
         self._end("detach")
-        return known is not None and self._healthy(*known)
+        if known is None or not self._healthy(*known):
+            return False
+        return graph is None or not (
+            graph.failed_once
+            or MemberState.FAILED in self.states(graph).values()
+            or any(is_hung(m.served.socket) for m in graph.members.values())
+        )
 
     async def attached(self, volume: ResourceId | None = None) -> tuple[AttachedVolume, ...]:
         """All graphs, or that of one volume."""
@@ -313,29 +327,6 @@ class FakeVolumeEngine:
             return kept.pool, kept.size_bytes, kept.blocks
         replica = self._complete(source)
         return replica.spec.pool, replica.size_bytes, replica.blocks
-
-    # --- what a guest and a mishap do ------------------------------------------------------
-
-    def write(self, attached: AttachedVolume, offset: int, data: bytes) -> None:
-        """A guest's write of whole blocks; raises OSError where a replica missed it."""
-        for replica in self._replicas_of(attached):
-            for at in range(0, len(data), BLOCK):
-                replica.blocks[(offset + at) // BLOCK] = data[at : at + BLOCK]
-
-    def read(self, attached: AttachedVolume, offset: int, length: int) -> bytes:
-        """A guest's read of whole blocks, from the first replica."""
-        first = self._replicas_of(attached)[0]
-        wanted = range(offset // BLOCK, (offset + length) // BLOCK)
-        return b"".join(first.blocks.get(n, bytes(BLOCK)) for n in wanted)
-
-    def _replicas_of(self, attached: AttachedVolume) -> list[FakeReplica]:
-        spec, alive = self.machine.graphs.get(attached.volume, (None, False))
-        if spec is None or not alive or spec.epoch != attached.epoch:
-            raise OSError(f"{attached.socket} is gone")
-        found = [serving(r.socket, r.export) for r in spec.replicas]
-        if any(replica is None for replica in found):
-            raise OSError("input/output error")
-        return [replica for replica in found if replica is not None]
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -440,25 +431,44 @@ class FakeVolumeEngine:
                 del self.machine.servers[socket]
 
     def _start_server(self, socket: str, volume: ResourceId, epoch: int) -> None:
-        """A graph that was connected to an earlier server there does not know this one."""
+        """Whoever was connected to an earlier server there does not know this one."""
         self.machine.servers[socket] = (volume, epoch)
-        for machine in MACHINES.values():
-            for attached, (spec, _) in machine.graphs.items():
-                if any(r.socket == socket for r in spec.replicas):
-                    machine.graphs[attached] = (spec, False)
+        self.machine.sessions[socket] += 1
+
+    def _check_served(self, spec: AttachSpec) -> None:
+        found = [serving(r.socket, r.export) for r in spec.replicas]
+        if None in found or any(is_hung(r.socket) for r in spec.replicas):
+            raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is not served")
+        if min(r.size_bytes for r in found if r is not None) < spec.size_bytes:
+            raise Fatal(DRIVER_FAILED, f"a replica of {spec.volume} is too small")
 
     def _healthy(self, spec: AttachSpec, alive: bool) -> bool:
+        if spec.slots:
+            return alive
         return alive and all(serving(r.socket, r.export) for r in spec.replicas)
 
     def _attached(self, volume: ResourceId) -> AttachedVolume:
         spec, alive = self.machine.graphs[volume]
-        healthy = self._healthy(spec, alive)
-        return AttachedVolume(
+        there = AttachedVolume(
             volume=volume,
             epoch=spec.epoch,
             socket=str(self._context.run_dir / f"{volume}.e{spec.epoch}.top"),
             export=f"{volume}.e{spec.epoch}",
-            healthy=healthy,
-            size_bytes=spec.size_bytes if healthy else 0,
-            qos=spec.qos if healthy else Qos(),
+            healthy=False,
         )
+        if not self._healthy(spec, alive):
+            return there
+        seen: dict[str, object] = {"healthy": True, "size_bytes": spec.size_bytes, "qos": spec.qos}
+        seen |= {"number": spec.number, "slots": spec.slots}
+        graph = self.machine.slotted.get(volume)
+        if graph is not None:
+            changed = len(graph.changes) * BLOCK
+            seen |= {"members": self.states(graph), "changed_bytes": changed}
+        return there.model_copy(update=seen)
+
+
+def _is_alike(one: AttachSpec, other: AttachSpec) -> bool:
+    def kind(spec: AttachSpec) -> tuple[int, int, int, int]:
+        return spec.epoch, spec.number, spec.slots, spec.size_bytes
+
+    return kind(one) == kind(other)
