@@ -81,7 +81,7 @@ async def test_what_changes_may_have_happened(world: World) -> None:
     act = await world.call(ACT)
     await starts.say(world.bus, "network", "n1")
     with pytest.raises(Retry) as caught:
-        await asyncio.wait_for(act, 10)
+        await asyncio.wait_for(act, 60)
     assert caught.value.code is TIMEOUT
 
 
@@ -89,7 +89,7 @@ async def test_what_only_reads_is_asked_again(world: World) -> None:
     look = await world.call(LOOK)
     world.alive = True
     await starts.say(world.bus, "network", "n1")
-    assert await asyncio.wait_for(look, 10) == Nothing()
+    assert await asyncio.wait_for(look, 60) == Nothing()
 
 
 async def test_others_calls_go_on(world: World) -> None:
@@ -98,7 +98,7 @@ async def test_others_calls_go_on(world: World) -> None:
     await starts.say(world.bus, "storage", "n1")
     await starts.say(world.bus, "network", "n1")
     with pytest.raises(Retry):
-        await asyncio.wait_for(here, 10)
+        await asyncio.wait_for(here, 60)
     assert not there.done()
     there.cancel()
 

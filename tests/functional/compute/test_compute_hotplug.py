@@ -221,7 +221,7 @@ async def test_compute_killed_in_the_middle_of_it_goes_on(
 
     monkeypatch.setattr(FakeHypervisor, act, hang)
     await world.edit(disks=wanted)
-    await asyncio.wait_for(reached.wait(), 10)
+    await asyncio.wait_for(reached.wait(), 60)
     await world.crash()
     monkeypatch.setattr(FakeHypervisor, act, real)
     await world.start()
