@@ -15,10 +15,10 @@ from trivet.contracts.model import ResourceId
 from trivet.plugins.network.dnsmasq import (
     Dnsmasq,
     DnsmasqConfig,
-    host_line,
     node_resolvers,
     server_arguments,
 )
+from trivet.plugins.network.dnsmasq_hosts import FORMER_MAX, former, given_now, host_line
 from trivet.plugins.network.netns_gateway import NetnsGateway
 from trivet.testing.fakes.dhcp import FakeDhcp
 from trivet.testing.fakes.world import FaultConfig
@@ -181,6 +181,19 @@ def test_the_command_line_has_both_families() -> None:
 
 def test_a_host_line_names_both_addresses() -> None:
     assert host_line(host(10)) == "02:00:00:00:00:0a,10.9.0.10,[fd00:9::a],guest-10,12h"
+    assert host_line(host(10), ("02:99",)).startswith("02:00:00:00:00:0a,02:99,10.9.0.10,")
+
+
+def test_who_had_an_address_is_named_unless_it_has_another_now() -> None:
+    heir = host(12, addresses=("10.9.0.10",))
+    given = given_now(given_now({}, (host(10),)), (heir,))
+    assert given == {"10.9.0.10": (host(10).mac, heir.mac)}
+    assert former(given, (heir, host(11))) == {heir.mac: (host(10).mac,), host(11).mac: ()}
+    moved = host(10, addresses=("10.9.0.77",))
+    assert former(given, (heir, moved)) is None
+    for number in range(100, 101 + FORMER_MAX):
+        given = given_now(given, (host(number, addresses=("10.9.0.10",)),))
+    assert former(given, (heir,)) is None
 
 
 def test_resolvers_on_loopback_are_left_out(tmp_path: Path) -> None:

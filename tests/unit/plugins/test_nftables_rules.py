@@ -7,7 +7,7 @@ from collections import Counter
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet.contracts.errors import Refused
@@ -231,6 +231,7 @@ _rules = st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

@@ -22,6 +22,7 @@ from trivet.host.caller import client_file
 from trivet.host.checkout import checkout
 from trivet.host.layout import Layout
 from trivet.host.progress import progress, told
+from trivet.host.turns import turn
 
 Root = Annotated[
     Path,
@@ -57,8 +58,10 @@ def up(root: Root = Path("/")) -> None:
     """Start a one-node cluster on this machine, installing what is missing."""
     with told():
         takeaway.require_root("up")
-        layout = _layout(root)
-        setup.up(layout, os.environ, progress())
+        layout, say = _layout(root), progress()
+        layout.root.mkdir(parents=True, exist_ok=True)
+        with turn(layout, say):
+            setup.up(layout, os.environ, say)
         print(NEXT)
         if not layout.ordinary:
             print(f"\nexport TRIVET_CONFIG={client_file(layout, os.environ).path}")
@@ -73,12 +76,12 @@ def down(
     """Stop the cluster's node on this machine; VMs and data stay."""
     with told():
         takeaway.require_root("down")
-        layout = _layout(root)
+        layout, say = _layout(root), progress()
+        with turn(layout, say):
+            (takeaway.purge if purge else takeaway.down)(layout, say)
         if purge:
-            takeaway.purge(layout, progress())
             print("Trivet was removed from this machine.")
         else:
-            takeaway.down(layout, progress())
             print("Trivet is stopped; `sudo ./trivet up` starts it again.")
 
 

@@ -25,9 +25,12 @@ def installed_version(layout: Layout) -> str | None:
 
 def install(layout: Layout, folder: Path, version: str) -> None:
     """Bring the environment to the checkout's source `version`."""
+    # Without its stamp it is of an install that was cut, which may have left a package half there;
+    # installing over it would take that for whole.
+    whole = installed_version(layout) is not None
     _stamp(layout).unlink(missing_ok=True)
     python = str(layout.venv / "bin/python")
-    if not Path(python).exists():
+    if not whole or not Path(python).exists():
         layout.opt.mkdir(mode=0o755, parents=True, exist_ok=True)
         run_uv(folder, "venv", "-q", "--clear", "--python", PYTHON, str(layout.venv))
     install = ("pip", "install", "-q", "--python", python, "--compile-bytecode")

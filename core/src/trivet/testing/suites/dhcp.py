@@ -106,6 +106,34 @@ class DhcpSuite:
         assert await clients.lease(100, host(10).mac) is None
         assert await clients.interruptions(served().network) == before
 
+    async def test_an_address_goes_to_the_next_guest(
+        self, driver: DhcpDriver, clients: Clients
+    ) -> None:
+        """Though the one before it had leased it, and never gave it back; again and again."""
+        await driver.ensure(served())
+        for number in (10, 12, 13):
+            heir = host(number, addresses=("10.9.0.10",))
+            await driver.ensure(served(hosts=(host(11), heir)))
+            for guest, address in ((heir, "10.9.0.10"), (host(11), "10.9.0.11")):
+                lease = await clients.lease(100, guest.mac)
+                assert lease is not None
+                assert lease.address == address
+        assert await clients.lease(100, host(10).mac) is None
+
+    async def test_guests_exchange_their_addresses(
+        self, driver: DhcpDriver, clients: Clients
+    ) -> None:
+        """Each gets the other's."""
+        await driver.ensure(served())
+        for number in (10, 11):
+            assert await clients.lease(100, host(number).mac) is not None
+        swapped = (host(10, addresses=("10.9.0.11",)), host(11, addresses=("10.9.0.10",)))
+        await driver.ensure(served(hosts=swapped))
+        for guest in swapped:
+            lease = await clients.lease(100, guest.mac)
+            assert lease is not None
+            assert lease.address == guest.addresses[0]
+
     async def test_a_change_of_the_network_is_served(
         self, driver: DhcpDriver, clients: Clients
     ) -> None:

@@ -3,7 +3,9 @@
 Only guests that are named get an answer, always with the same lease, so there are no leases to
 keep: what the guests are told is a function of what was asked here. The process is detached
 and outlives the service; it is found again by its record (pid and start time). A change of
-guests rewrites two files and sends SIGHUP; only a change of the network itself starts another.
+guests rewrites two files and sends SIGHUP (`dnsmasq_hosts` says what an address that goes to
+another guest takes); a change of the network itself, and an exchange of addresses between guests,
+start another process, which remembers nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import DRIVER_FAILED, NOT_FOUND, Fatal, Refused
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model, ResourceId
-from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork
+from trivet.contracts.network.gateway_driver import DhcpNetwork
 from trivet.plugins.network import namespaces
 from trivet.plugins.network.command import run, succeeds
+from trivet.plugins.network.dnsmasq_hosts import LEASE, Given, former, given_now, write_hosts
 from trivet.plugins.network.link_watch import ProcessWatch
 from trivet.plugins.network.netns_gateway import INNER
-from trivet.plugins.network.records import read_record, write_file, write_record
+from trivet.plugins.network.records import read_record, write_record
 
-LEASE = "12h"
 STOP_WAIT_S = 3.0
 ANSWER_WAIT_S = 3.0
 RESOLV_FILES = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -42,11 +44,12 @@ class DnsmasqConfig(Model):
 
 
 class ServerRecord(Model):
-    """What was asked, and the process that serves it."""
+    """What was asked, the process that serves it, and to whom it may have leased what."""
 
     network: DhcpNetwork
     pid: int
     started: int
+    given: dict[str, tuple[str, ...]] = {}
 
 
 class Dnsmasq:
@@ -92,14 +95,13 @@ class Dnsmasq:
             folder.mkdir(parents=True, exist_ok=True)
             record = read_record(folder / "record.json", ServerRecord)
             if record is not None and await self._stays(record, network):
-                if record.network.hosts != network.hosts:
-                    _write_hosts(folder, network)
-                    os.kill(record.pid, signal.SIGHUP)
-                write_record(folder / "record.json", record.model_copy(update={"network": network}))
-                return
+                others = former(record.given, network.hosts)
+                if others is not None:
+                    _change_hosts(folder, record, network, others)
+                    return
             if record is not None:
                 await _stop(record)
-            _write_hosts(folder, network)
+            write_hosts(folder, network, {})
             await self._start(folder, network)
 
     async def remove(self, network: ResourceId) -> None:
@@ -146,7 +148,8 @@ class Dnsmasq:
         started = _start_time(pid) if pid else None
         if pid is None or started is None:
             raise Fatal(DRIVER_FAILED, f"the DHCP server of {network.network} ended at once")
-        record = ServerRecord(network=network, pid=pid, started=started)
+        given = given_now({}, network.hosts)
+        record = ServerRecord(network=network, pid=pid, started=started, given=given)
         write_record(folder / "record.json", record)
         self._watch.add(pid)
 
@@ -180,12 +183,6 @@ def server_arguments(
     return arguments
 
 
-def host_line(host: DhcpHost) -> str:
-    """A guest's line in the hosts file: its MAC, addresses, name."""
-    places = [a if ":" not in a else f"[{a}]" for a in host.addresses]
-    return ",".join([host.mac, *places, host.hostname, LEASE])
-
-
 def node_resolvers(files: tuple[Path, ...]) -> tuple[str, ...]:
     """The node's own DNS servers, as far as a gateway can reach them (not on loopback)."""
     for path in files:
@@ -199,14 +196,14 @@ def node_resolvers(files: tuple[Path, ...]) -> tuple[str, ...]:
     return ()
 
 
-def _write_hosts(folder: Path, network: DhcpNetwork) -> None:
-    hosts = sorted(network.hosts, key=lambda h: h.mac)
-    write_file(folder / "hosts", "".join(f"{host_line(h)}\n" for h in hosts))
-    names = [(a, h.hostname) for h in hosts for a in h.addresses]
-    write_file(folder / "names", "".join(f"{address} {name}\n" for address, name in names))
-    folder.chmod(0o755)
-    for name in ("hosts", "names"):
-        (folder / name).chmod(0o644)
+def _change_hosts(folder: Path, record: ServerRecord, network: DhcpNetwork, others: Given) -> None:
+    changed = record.network.hosts != network.hosts
+    update = {"network": network, "given": given_now(record.given, network.hosts)}
+    # On record before it can lease anything: who had an address must not be forgotten.
+    write_record(folder / "record.json", record.model_copy(update=update))
+    if changed:
+        write_hosts(folder, network, others)
+        os.kill(record.pid, signal.SIGHUP)
 
 
 def _bare(network: DhcpNetwork) -> DhcpNetwork:
