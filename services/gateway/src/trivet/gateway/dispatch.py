@@ -54,6 +54,7 @@ from trivet.runtime.telemetry import extract_context, span
 
 ANONYMOUS = "anonymous"
 _JSON = re.compile(r"application/(json|merge-patch\+json)", re.IGNORECASE)
+_REVISION = re.compile(rb'"revision":([0-9]+)')
 _TARGET = re.compile(r"[ -~]{0,63}")
 _DETAIL_CHARS = 500
 _LEASE_MARGIN_S = 10.0
@@ -164,9 +165,25 @@ class Dispatcher:
         if key is not None and route.http.method == "POST":
             once = self._asked(exchange, request, key, query, body)
             return await self._answer_once(exchange, asked, wait_s, once)
+        if not wait_s and not route.endpoint.changes and len(exchange.behind) == 1:
+            return await self._relay(exchange, asked)
         response = await self._call(exchange, asked, wait_s)
         self.record(exchange, None)
         return _reply(route, response, exchange.request_id)
+
+    async def _relay(self, exchange: Exchange, asked: Model) -> Response:
+        """What one service answers to a question, handed on as it wrote it."""
+        endpoint = exchange.behind[0]
+        body = await self._client.call_raw(
+            endpoint, asked, caller=exchange.caller, request_id=exchange.request_id
+        )
+        revision = None
+        if issubclass(endpoint.response, Resource):
+            # The first is that of `meta`: what comes before holds texts alone, in which JSON
+            # escapes the quotes.
+            found = _REVISION.search(body)
+            revision = int(found[1]) if found else None
+        return _response(exchange.route.http.status, body, revision, exchange.request_id)
 
     async def _call(
         self, exchange: Exchange, asked: Model, wait_s: float, nonce: str | None = None
@@ -303,7 +320,7 @@ def _reply(route: ApiRoute, response: Model, request_id: str) -> Response:
     return _response(route.http.status, response.model_dump_json(), revision, request_id)
 
 
-def _response(status: int, body: str, revision: int | None, request_id: str) -> Response:
+def _response(status: int, body: str | bytes, revision: int | None, request_id: str) -> Response:
     headers = {REQUEST_ID: request_id}
     if revision is not None:
         headers["ETag"] = f'"{revision}"'
