@@ -18,6 +18,15 @@ VMS = "/v1/projects/red/vms"
 BODY: dict[str, Any] = {"meta": {"name": "web"}, "spec": {"vcpus": 2}}
 
 
+async def test_the_revision_that_is_shown_is_the_resources_and_no_labels(site: Any) -> None:
+    named = {"name": "web", "labels": {"revision": "77", "note": '"revision":88'}}
+    await site.ask("POST", VMS, json={**BODY, "meta": named})
+    await site.ask("PATCH", f"{VMS}/web", json={"spec": {"vcpus": 3}})
+    shown = await site.ask("GET", f"{VMS}/web")
+    assert shown.json()["meta"]["labels"] == named["labels"]
+    assert shown.headers["ETag"] == f'"{shown.json()["meta"]["revision"]}"'
+
+
 async def test_a_resource_is_made_shown_listed_changed_and_deleted(site: Any) -> None:
     made = await site.ask("POST", VMS, json={**BODY, "kind": "Vm"})
     assert made.status_code == 201, made.text
