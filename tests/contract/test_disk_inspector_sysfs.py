@@ -111,3 +111,22 @@ async def test_what_cannot_be_read_is_unknown(machine: Machine) -> None:
     machine.disk("sda")
     (machine.dev / "sda").unlink()
     assert (await machine.one()).holds == "unknown"
+
+
+async def test_a_folder_of_links_names_all_disks_whatever_they_are(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    for name in ("vda", "loop3", "loop4"):
+        machine.disk(name)
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "d1").symlink_to(machine.dev / "loop4")
+    (links / ".d2").symlink_to(machine.dev / "loop3")  # being put in
+    (links / "d3").symlink_to(machine.dev / "loop9")  # not there
+    config = SysfsDisksConfig(
+        links=links, sys_root=machine.sys, dev_root=machine.dev, proc_root=machine.proc
+    )
+    inspector = SysfsDisks(DriverContext("n1", tmp_path, tmp_path), config)
+    (facts,) = await inspector.disks()
+    assert (facts.device, facts.serial) == ("/dev/loop4", "d1")
+    (links / "d1").unlink()
+    assert await inspector.disks() == ()

@@ -10,7 +10,13 @@ from trivet.contracts.network.network import NetworkSpec
 from trivet.contracts.storage.pool import PoolSpec
 from trivet.host import caller, made
 from trivet.host.config_files import new_settings
-from trivet.host.defaults import network_document, pool_document, pool_size_gib, subnet_v6
+from trivet.host.defaults import (
+    file_members,
+    network_document,
+    pool_document,
+    pool_size_gib,
+    subnet_v6,
+)
 from trivet.host.layout import Layout
 from trivet.runtime.settings import Settings
 
@@ -23,7 +29,7 @@ def test_the_pool_follows_the_free_space_within_bounds(free_gib, size_gib):
 
 
 def test_the_documents_are_what_the_api_accepts():
-    PoolSpec.model_validate(pool_document(["n1", "n2"], 100 * 2**30)["spec"])
+    PoolSpec.model_validate(pool_document(file_members(["n1", "n2"], 100 * 2**30))["spec"])
     NetworkSpec.model_validate(network_document("n1", "abc")["spec"])
 
 

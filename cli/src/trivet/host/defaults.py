@@ -41,11 +41,15 @@ def subnet_v6(node: str, machine_id: str) -> str:
     return f"fd{digest[:2]}:{digest[2:6]}:{digest[6:10]}:77::/64"
 
 
-def pool_document(nodes: Sequence[str], free_bytes: int) -> dict[str, Any]:
-    """The default pool: an image file on every node; `free_bytes` is what each has."""
+def file_members(nodes: Sequence[str], free_bytes: int) -> list[dict[str, Any]]:
+    """An image file on every node; `free_bytes` is what each has."""
     size_gib = pool_size_gib(free_bytes)
-    members = [{"node": node, "file_gib": size_gib} for node in nodes]
-    return {"meta": {"name": "default"}, "spec": {"members": members}}
+    return [{"node": node, "file_gib": size_gib} for node in nodes]
+
+
+def pool_document(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The default pool."""
+    return {"meta": {"name": "default"}, "spec": {"members": list(members)}}
 
 
 def network_document(node: str, machine_id: str) -> dict[str, Any]:
@@ -61,17 +65,16 @@ def made_defaults(layout: Layout) -> bool:
 
 
 def ensure_defaults(
-    layout: Layout, settings: Settings, token: str, nodes: Sequence[str] = ()
+    layout: Layout, settings: Settings, token: str, members: Sequence[dict[str, Any]] = ()
 ) -> list[str]:
     """Make what is missing, through the gateway of `settings`; what was made, in words.
-    `nodes`: those that the pool is on, all of this machine (none: the gateway's own). Raises
+    `members`: what the pool is made of (none: an image file on the gateway's own node). Raises
     `Fatal` if the API refuses."""
     if made_defaults(layout):
         return []
-    members = nodes or (settings.node,)
-    free_bytes = shutil.disk_usage(layout.state).free // len(members)
+    alone = file_members([settings.node], shutil.disk_usage(layout.state).free)
     wanted = (
-        ("/v1/pools", "pool default", pool_document(members, free_bytes)),
+        ("/v1/pools", "pool default", pool_document(members or alone)),
         (
             f"/v1/projects/{PROJECT}/networks",
             "network default",

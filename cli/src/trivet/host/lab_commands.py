@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,9 @@ import typer
 from trivet.cli.session import WaitOption
 from trivet.host import takeaway
 from trivet.host.progress import progress, told
+from trivet.testing.lab import disks as faults
 from trivet.testing.lab.cluster import DEFAULT_ROOT, Lab
-from trivet.testing.lab.plan import NETS, NODES_MAX
+from trivet.testing.lab.plan import DISKS_MAX, NETS, NODES_MAX
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,6 +41,12 @@ The lab is ready. Next:
 @app.command()
 def up(
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX)] = 3,
+    disks: Annotated[
+        int, typer.Option(min=0, max=DISKS_MAX, help="Of each node; none: its pool is a file.")
+    ] = 0,
+    ssd: Annotated[
+        int, typer.Option(min=0, max=DISKS_MAX, help="How many of them are solid-state.")
+    ] = 0,
     witness: Annotated[
         bool, typer.Option("--witness", help="One more, which only has a vote on the bus.")
     ] = False,
@@ -47,7 +55,7 @@ def up(
     """Start a cluster of several nodes on this machine."""
     with told():
         takeaway.require_root("lab up")
-        lab = Lab.create(_whole(root), nodes, witness=witness)
+        lab = Lab.create(_whole(root), nodes, disks=disks, ssd=ssd, witness=witness)
         lab.up(progress())
         print(NEXT.format(**lab.client_env(), last=lab.plan.workers[-1]))
 
@@ -71,6 +79,8 @@ def status(root: Root = DEFAULT_ROOT) -> None:
             machine = lab.machine(name)
             power = "off" if machine.pid is None else "paused" if machine.paused else "on"
             print(f"{name:8} {power:7} {phases.get(name, '-'):9} {lab.plan.address(name)}")
+            for disk in faults.disks_of(lab.plan, name):
+                print(f"  {disk.name:6} {'ssd' if disk.ssd else 'hdd':4} {faults.state(disk)}")
         for drop in sorted(lab.switch.drops(), key=repr):
             print(f"cut: {drop.net}: {drop.target} hears nothing of {drop.source}")
 
@@ -150,6 +160,50 @@ def heal(root: Root = DEFAULT_ROOT) -> None:
     """Undo all cuts."""
     with told():
         Lab.find(_whole(root)).heal()
+
+
+class Fault(StrEnum):
+    """What can befall a disk."""
+
+    FAIL = "fail"
+    SLOW = "slow"
+    STUCK = "stuck"
+    CORRUPT = "corrupt"
+    PULL = "pull"
+    RETURN = "return"
+
+
+@app.command("disk")
+def disk_(
+    node: Node,
+    disk: Annotated[str, typer.Argument(metavar="DISK", help="d1, d2, ... or just the number")],
+    fault: Fault,
+    amount: Annotated[
+        int | None,
+        typer.Argument(min=1, help="slow: milliseconds; corrupt: how many bytes."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="corrupt: which bytes.")] = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Let a disk fail, be slow (MS), get stuck, change BYTES, be pulled out; or be well again."""
+    if (amount is None) == (fault in (Fault.SLOW, Fault.CORRUPT)):
+        raise typer.BadParameter("slow MILLISECONDS, corrupt BYTES; the others have no number")
+    with told():
+        lab = Lab.find(_whole(root))
+        which = lab.disk(lab.plan.node(node), disk)
+        match fault:
+            case Fault.FAIL:
+                faults.fail(which)
+            case Fault.SLOW:
+                faults.slow(which, amount or 0)
+            case Fault.STUCK:
+                faults.stick(which)
+            case Fault.CORRUPT:
+                print("flipped a bit at", *faults.corrupt(which, amount or 0, seed))
+            case Fault.PULL:
+                faults.pull(which)
+            case Fault.RETURN:
+                faults.put_in(which)
 
 
 def _whole(root: Path) -> Path:

@@ -9,6 +9,7 @@ even where the one who called `up` died in the middle.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from trivet.client import Client
 from trivet.client.config import load_config
@@ -24,13 +26,15 @@ from trivet.contracts.errors import NOT_FOUND, Refused, TrivetError
 from trivet.contracts.resource import Phase
 from trivet.host import caller, environment, machine, readiness, takeaway, traces
 from trivet.host.checkout import checkout, source_version
-from trivet.host.defaults import ensure_defaults
+from trivet.host.defaults import ensure_defaults, file_members
 from trivet.host.failure import failed
 from trivet.host.founding import found
+from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
 from trivet.host.units import units_of
 from trivet.plugins.compute import cpu_groups
 from trivet.runtime.settings import Settings, load_settings
+from trivet.testing.lab import disks
 from trivet.testing.lab.machine_space import MachineSpace
 from trivet.testing.lab.plan import NETS, LabPlan, load_plan
 from trivet.testing.lab.switch import HOST, Drop, Switch, free_net, namespace_exists
@@ -51,12 +55,12 @@ class Lab:
         self.switch = Switch(plan)
 
     @classmethod
-    def create(cls, root: Path, nodes: int, *, witness: bool = False) -> Lab:
+    def create(
+        cls, root: Path, nodes: int, *, disks: int = 0, ssd: int = 0, witness: bool = False
+    ) -> Lab:
         """The lab under `root` as it is asked for; raises where there is another one."""
-        prefix = Layout(root).prefix
-        plan = LabPlan(
-            root=root, nodes=nodes, witness=witness, net=free_net(sum(prefix.encode()) % 256)
-        )
+        net = free_net(sum(Layout(root).prefix.encode()) % 256)
+        plan = LabPlan(root=root, nodes=nodes, disks=disks, ssd=ssd, witness=witness, net=net)
         there = load_plan(root)
         if there is None:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -98,7 +102,7 @@ class Lab:
         self.wait_ready(self.plan.names, say)
         token = self._token()
         first = self.settings(self.plan.workers[0])
-        for name in ensure_defaults(base, first, token, self.plan.workers):
+        for name in ensure_defaults(base, first, token, self._pool_members(token)):
             say(f"made {name}")
         urls = [readiness.gateway_url(self.settings(name)) for name in self.plan.workers]
         caller.write(base, caller.client_file(base, env), urls[0], token, urls[1:])
@@ -111,6 +115,8 @@ class Lab:
 
     def _remove_rest(self, say: Say) -> None:
         for name in self.plan.names:
+            for disk in disks.disks_of(self.plan, name):
+                disks.detach(disk)
             self._detach_loops(self.plan.layout(name))
             takeaway.undo_folders(self.plan.layout(name))
             cpu_groups.remove(self.plan.layout(name).prefix)
@@ -135,6 +141,8 @@ class Lab:
                 (root / "opt").symlink_to(self.plan.root / "opt")
         places = [self.plan.place(name) for name in self.plan.names]
         found(CLUSTER, places, self.plan.base.tls, user)
+        for name in self.plan.names:
+            _set_disks(self.plan.layout(name))
 
     # --- a node ------------------------------------------------------------------------------
 
@@ -143,14 +151,23 @@ class Lab:
         space = self.machine(name)
         if space.pid is None:
             space.end()
+            for disk in disks.disks_of(self.plan, name):
+                disks.attach(disk)
             self.switch.plug(name)
             space.start()
 
     def kill(self, name: str) -> None:
-        """Cut a node's power: it falls silent in one moment, and nothing of it runs any more."""
+        """Cut a node's power: it falls silent in one moment, and nothing of it runs any more.
+        Nothing that it had not written to its disks gets there, and a disk that was slow or
+        stuck is so no more."""
         self.switch.silence(name)
-        self.machine(name).end()
+        with disks.without_power(disks.disks_of(self.plan, name)):
+            self.machine(name).end()
         self.switch.unplug(name)
+
+    def disk(self, name: str, named: str) -> disks.Disk:
+        """A disk of a node (`d1`), for the faults of `trivet.testing.lab.disks`."""
+        return disks.disk_of(self.plan, name, named)
 
     def pause(self, name: str) -> None:
         """Let all processes of a node hang; its kernel still acknowledges what is sent to it."""
@@ -233,6 +250,22 @@ class Lab:
                 told = missing
             time.sleep(LOOK_S)
 
+    def _pool_members(self, token: str) -> list[dict[str, Any]]:
+        """What the default pool is made of: all disks of all nodes, or a file on each."""
+        plan = self.plan
+        if not plan.disks:
+            free_bytes = shutil.disk_usage(plan.root).free // len(plan.workers)
+            return file_members(plan.workers, free_bytes)
+        url = readiness.gateway_url(self.settings(self._alive()))
+        members = []
+        with Client(url, token, plan.base.ca_file) as client:
+            for name in plan.workers:
+                named = [f"{name}-{disk.name}" for disk in disks.disks_of(plan, name)]
+                for disk in named:
+                    client.disks.edit(disk, spec={"role": "data"})
+                members.append({"node": name, "disks": named})
+        return members
+
     def _missing(self, names: Sequence[str]) -> str:
         """What the nodes of those names still lack; '' nothing."""
         for name in names:
@@ -292,3 +325,11 @@ class Lab:
     def __repr__(self) -> str:
         on = [n for n in self.plan.names if namespace_exists(self.plan.namespace(n))]
         return f"<Lab {self.plan.root} {' '.join(on) or 'off'}>"
+
+
+def _set_disks(layout: Layout) -> None:
+    """Have a node take its folder of links for its disks, and none of the machine's."""
+    text = layout.settings_file.read_text()
+    section = f"\n[plugins.sysfs-disks]\nlinks = {json.dumps(str(disks.links_of(layout)))}\n"
+    if section not in text:
+        write_whole(layout.settings_file, (text + section).encode(), 0o644)

@@ -1,10 +1,11 @@
 """One node's machine: processes, mounts and a host name of its own, beside others on this one.
 
 Its first process is a small script in new pid, mount, uts and ipc namespaces and the node's
-network namespace, which mounts what a machine of its own would have and then keeps Trivet's
-supervisor running, as systemd does elsewhere: the node's start is the product's own. Killed, that
-first process takes all others with it in one moment, which is what a power cut does to them. What
-they had written without a flush is kept by this machine's kernel, where a power cut would lose it.
+network namespace. It lets go of others' disks, mounts what a machine of its own would have, and
+then keeps Trivet's supervisor running, as systemd does elsewhere: the node's start is the
+product's own. Killed, that first process takes all others with it in one moment, which is what a
+power cut does to them. What they had written to the machine's own file system without a flush is
+kept by its kernel, where a power cut would lose it; with disks of the lab's it is not (`disks`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ GONE_S = 20.0
 PAUSE_ROUNDS = 50
 
 BOOT = """\
+while read -r device point rest; do
+    case $device in /dev/loop*) umount -l "$point" ;; esac
+done </proc/self/mounts
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
@@ -70,9 +74,9 @@ class MachineSpace:
         quoted = shlex.quote(str(self._root))
         script = BOOT.format(root=quoted, name=self.name, supervise=shlex.join(self._supervise))
         with (self._root / "machine.log").open("ab") as output:
-            outer = subprocess.Popen(
+            subprocess.run(
                 (
-                    *("nsenter", f"--net=/run/netns/{self._namespace}"),
+                    *("setsid", "--fork", "nsenter", f"--net=/run/netns/{self._namespace}"),
                     *("unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"),
                     *("--propagation", "slave", "--", "/bin/sh", "-ec", script),
                 ),
@@ -81,21 +85,20 @@ class MachineSpace:
                 stderr=output,
                 cwd="/",
                 env=self._environment(),
-                start_new_session=True,
+                check=True,
             )
         deadline = time.monotonic() + BEGIN_S
         while not booted.exists():
-            if outer.poll() is not None or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 said = (self._root / "machine.log").read_text(errors="replace").strip()
                 raise failed(f"{self.name} does not boot: {said[-300:]}")
             time.sleep(0.01)
-        (first,) = _children(outer.pid)
-        if (record := processes.record_of(RECORD, first)) is not None:
-            processes.save(record, self._records)
+        (first,) = (record for record in self._all() if _is_first(record.pid))
+        processes.save(first, self._records)
 
     def end(self) -> None:
         """Cut its power; all its processes are gone on return."""
-        for record in self._all_first():
+        for record in self._all():
             processes.send(record, signal.SIGKILL)
             if not processes.wait_gone(record, GONE_S):
                 raise failed(f"{self.name} does not die (pid {record.pid})")
@@ -144,12 +147,11 @@ class MachineSpace:
         record = processes.load(RECORD, self._records)
         return record if record is not None and processes.alive(record) else None
 
-    def _all_first(self) -> list[ProcessRecord]:
-        """The first processes of all lives that are not over: the recorded one, and whoever is
-        in the node's network namespace, should its start have been cut before it was recorded."""
+    def _all(self) -> list[ProcessRecord]:
+        """All processes of all lives that are not over, but those in namespaces of the node's
+        own: the first is there also where the start was cut before it was recorded."""
         found = {record.pid: record for record in (self._record(),) if record is not None}
-        space = Path("/run/netns", self._namespace)
-        if space.exists():
+        if Path("/run/netns", self._namespace).exists():
             told = subprocess.run(
                 ("ip", "netns", "pids", self._namespace),
                 capture_output=True,
@@ -159,14 +161,20 @@ class MachineSpace:
             for pid in map(int, told.stdout.split()):
                 if (record := processes.record_of(RECORD, pid)) is not None:
                     found[pid] = record
-        return sorted(found.values(), key=lambda record: record.started)
+        return sorted(found.values(), key=lambda record: (not _is_first(record.pid), record.pid))
 
     def _environment(self) -> dict[str, str]:
         return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _is_first(pid: int) -> bool:
+    """Whether a process is the first of a pid namespace below this machine's."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    numbers = next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def _pid_namespace(pid: int) -> str:

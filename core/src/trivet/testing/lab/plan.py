@@ -16,6 +16,7 @@ from trivet.host.founding import Place
 from trivet.host.layout import Layout
 
 NODES_MAX = 9
+DISKS_MAX = 9
 WITNESS = "witness"
 WITNESS_NUMBER = 100
 HOST_NUMBER = 254
@@ -24,10 +25,13 @@ NETS = ("mgmt", "storage")
 
 class LabPlan(Model):
     """`net`: the third number of both networks' addresses (`10.231.<net>.0/24` is for
-    management, `10.232.<net>.0/24` for storage); a node's number is the last one."""
+    management, `10.232.<net>.0/24` for storage); a node's number is the last one. `disks`: of
+    each node, of which the first `ssd` are solid-state."""
 
     root: Path
     nodes: int = Field(ge=1, le=NODES_MAX)
+    disks: int = Field(default=0, ge=0, le=DISKS_MAX)
+    ssd: int = Field(default=0, ge=0, le=DISKS_MAX)
     witness: bool = False
     net: int = Field(ge=0, le=255)
 

@@ -31,8 +31,11 @@ SERIAL_FILES = ("device/serial", "serial", "wwid", "device/wwid", "device/vpd_pg
 
 
 class SysfsDisksConfig(Model):
-    """Where sysfs, the device nodes and procfs are (other places serve tests)."""
+    """Where sysfs, the device nodes and procfs are (other places serve tests). `links`: a folder
+    of links to block devices, which are this node's disks, whatever they are, and no others;
+    a link's name is the disk's serial number. It is for nodes that share a machine."""
 
+    links: Path | None = None
     sys_root: Path = Path("/sys")
     dev_root: Path = Path("/dev")
     proc_root: Path = Path("/proc")
@@ -49,6 +52,7 @@ class SysfsDisks:
         self._block = config.sys_root / "block"
         self._dev = config.dev_root
         self._proc = config.proc_root
+        self._links = config.links
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -65,8 +69,19 @@ class SysfsDisks:
 
     async def disks(self) -> tuple[DiskFacts, ...]:
         """All whole disks, in order of their device."""
-        names = await asyncio.to_thread(self._names)
-        return tuple([await self._facts(name) for name in names])
+        found = await asyncio.to_thread(self._linked if self._links else self._found)
+        return tuple([await self._facts(name, serial) for name, serial in found])
+
+    def _linked(self) -> list[tuple[str, str]]:
+        """The devices that the folder of links names, each with its serial number."""
+        assert self._links is not None
+        links = sorted(self._links.iterdir()) if self._links.is_dir() else []
+        named = [(link.resolve().name, link.name) for link in links if link.name[0] != "."]
+        return [(name, serial) for name, serial in named if self._size(name) > 0]
+
+    def _found(self) -> list[tuple[str, str]]:
+        """All that are disks by their names, each with its serial number."""
+        return [(name, self._serial(name)) for name in self._names()]
 
     def _names(self) -> list[str]:
         if not self._block.is_dir():
@@ -74,12 +89,12 @@ class SysfsDisks:
         names = sorted(p.name for p in self._block.iterdir())
         return [n for n in names if not n.startswith(LEFT_OUT) and self._size(n) > 0]
 
-    async def _facts(self, name: str) -> DiskFacts:
+    async def _facts(self, name: str, serial: str) -> DiskFacts:
         folder = self._block / name
         rotational = _text(folder / "queue/rotational")
         return DiskFacts(
             device=f"/dev/{name}",
-            serial=self._serial(name),
+            serial=serial,
             model=_text(folder / "device/model"),
             size_bytes=self._size(name),
             rotational={"0": False, "1": True}.get(rotational),

@@ -1,0 +1,270 @@
+"""Three real nodes: what a cluster goes on doing when one of them dies, hangs or is cut off.
+
+Each test leaves the cluster whole. Guests are one, so that what is tried is the cluster; how long
+things took is told in the end and judged by people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from trivet.client import Client
+from trivet.contracts.compute.vm import Power, Vm
+from trivet.contracts.errors import Refused, Retry
+from trivet.contracts.resource import Phase
+from trivet.host import bus_admin, processes, traces
+from trivet.testing.lab.cluster import Lab
+from trivet.testing.lab.node import until
+
+pytestmark = pytest.mark.root
+
+TOP = Path(__file__).parents[2]
+NODES = ("n1", "n2", "n3")
+BOUND_S = 90.0
+WRITES = 6
+GUEST = "lasting"
+HOME = "n2"
+
+
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab of three nodes. One that `TRIVET_LAB_ROOT` names is used as it is, and kept."""
+    if given := os.environ.get("TRIVET_LAB_ROOT"):
+        yield Lab.find(Path(given))
+        return
+    root = Path(tempfile.mkdtemp(prefix="tv-cluster-"))
+    root.chmod(0o755)  # the nodes' own user has its programs there
+    made = Lab.create(root, len(NODES))
+    try:
+        made.up(log.info)
+        yield made
+    finally:
+        made.down(log.info)
+    assert left_of(made) == []
+
+
+def left_of(lab: Lab) -> list[str]:
+    """What is still there of a lab that was taken down."""
+    prefix, root = lab.plan.base.prefix, str(lab.plan.root)
+    return [
+        *(name for name in traces.namespaces() if name.startswith(f"{prefix}-")),
+        *(link for link in traces.links() if traces.is_our_link(prefix, link)),
+        *(file for file in traces.loops().values() if file.startswith(root)),
+        *(point for point in traces.mounts() if point.startswith(root)),
+        *(w for pid in processes.pids() for w in processes.arguments(pid) if root in w),
+        *([root] if Path(root).exists() else []),
+    ]
+
+
+@pytest.fixture(scope="module")
+def guest(lab: Lab) -> Vm:
+    """A guest on the node `HOME`."""
+    image(lab)
+    spec = {
+        "image": "tiny",
+        "memory_mib": 128,
+        "placement": {"nodes": [HOME]},
+        "nics": [{"network": "default"}],
+    }
+    with lab.client() as client:
+        try:
+            client.vms.create(GUEST, spec=spec)
+        except Refused:  # of an earlier run on a lab that was kept
+            client.vms.get(GUEST)
+    until(f"{GUEST} runs", lambda: vm(lab).status.power is Power.RUNNING, BOUND_S)
+    return vm(lab)
+
+
+def image(lab: Lab) -> None:
+    """The tiny image, as a person makes it."""
+    env = {**os.environ, **lab.client_env()}
+    command = (TOP / "trivet", "image", "build-tiny")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def vm(lab: Lab) -> Vm:
+    with lab.client() as client:
+        found: Vm = client.vms.get(GUEST)
+    return found
+
+
+def phase_is(lab: Lab, name: str, phase: Phase) -> Callable[[], bool]:
+    return lambda: lab.phases().get(name) is phase
+
+
+def whole(lab: Lab) -> None:
+    """Wait until all nodes do their work again."""
+    lab.wait_ready(NODES, log.info, BOUND_S)
+    until("the bus has all its copies", lambda: copies(lab) == 3, BOUND_S, 0.5)
+
+
+def bus(lab: Lab) -> dict[str, dict[str, object]]:
+    """What the bus says of the copies of each stream."""
+    on = next(name for name in NODES if lab.machine(name).pid and not lab.machine(name).paused)
+    told = asyncio.run(bus_admin.streams(lab.settings(on)))
+    return {name: info["cluster"] for name, info in told.items() if info is not None}
+
+
+def copies(lab: Lab) -> int:
+    """How many good copies the stream has that has the fewest."""
+    try:
+        told = bus(lab)
+    except Retry:
+        return 0
+    good = [
+        1 + sum(r["current"] and not r.get("offline") for r in cluster.get("replicas") or [])
+        for cluster in told.values()  # type: ignore[attr-defined]
+    ]
+    return min(good, default=0)
+
+
+class Writer:
+    """Writes one label after the other into the guest's record, through the API, and remembers
+    the last one that was acknowledged."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self.acknowledged = 0
+        self.longest_s = 0.0
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(BOUND_S)
+
+    def _write(self) -> None:
+        with self._lab.client() as client:
+            while not self._stop.is_set():
+                began, number = time.monotonic(), self.acknowledged + 1
+                if self._acknowledged(client, number):
+                    self.acknowledged = number
+                    self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+    def _acknowledged(self, client: Client, number: int) -> bool:
+        while not self._stop.is_set():
+            try:
+                client.vms.edit(GUEST, labels={"written": str(number)})
+            except Retry:
+                time.sleep(0.1)
+            else:
+                return True
+        return False
+
+    def goes_on(self) -> None:
+        """Wait until some more were acknowledged."""
+        wanted = self.acknowledged + WRITES
+        until("writes are acknowledged", lambda: self.acknowledged >= wanted, BOUND_S)
+
+
+def test_every_stream_has_three_copies_and_every_node_answers(lab: Lab) -> None:
+    whole(lab)
+    for name in NODES:
+        said = lab.run(name, "trivet", "node", "list")
+        assert all(node in said.stdout for node in NODES), said
+        assert lab.run(name, "hostname").stdout.strip() == name
+
+
+def test_a_guest_talks_to_the_gateway_of_its_node(lab: Lab, guest: Vm) -> None:
+    assert guest.status.node == HOME
+    address = next(a for a in guest.status.addresses if ":" not in a)
+    script = (
+        f"for n in $(ls /run/netns); do ip netns exec $n ping -c1 -W2 {address} && exit 0; done"
+    )
+    answers = lambda: lab.run(HOME, "sh", "-c", f"{script}; exit 1").returncode == 0  # noqa: E731
+    until("it answers", answers, BOUND_S, 1.0)
+
+
+@pytest.mark.parametrize("which", ["leader", pytest.param("gateway", marks=pytest.mark.soak)])
+def test_a_node_dies_and_nothing_acknowledged_is_lost(
+    lab: Lab, guest: Vm, which: str, tell_at_the_end: Callable[[str], None]
+) -> None:
+    leader = str(bus(lab)["KV_compute"]["leader"])
+    name = leader if which == "leader" else NODES[0]
+    with Writer(lab) as writer:
+        writer.goes_on()
+        lab.kill(name)
+        assert lab.machine(name).pids() == []
+        began = time.monotonic()
+        writer.goes_on()
+        until(f"{name} is missed", phase_is(lab, name, Phase.UNKNOWN), BOUND_S)
+        missed_s = time.monotonic() - began
+    assert int(vm(lab).meta.labels["written"]) >= writer.acknowledged
+    tell_at_the_end(
+        f"{name} ({which}) died: longest write {writer.longest_s:.1f} s, missed {missed_s:.1f} s"
+    )
+    lab.start(name)
+    whole(lab)
+    assert int(vm(lab).meta.labels["written"]) >= writer.acknowledged
+
+
+def test_a_dead_nodes_guest_is_unknown_and_stays_where_it_was(lab: Lab, guest: Vm) -> None:
+    lab.kill(HOME)
+    until("its guest is unknown", lambda: vm(lab).status.power is Power.UNKNOWN, BOUND_S)
+    assert vm(lab).status.node == HOME
+    lab.start(HOME)
+    until("it runs again there", lambda: vm(lab).status.power is Power.RUNNING, BOUND_S)
+    assert vm(lab).status.node == HOME
+    whole(lab)
+
+
+def test_a_node_that_hangs_is_missed_and_found_again(lab: Lab, guest: Vm) -> None:
+    before = vm(lab).status
+    lab.pause(HOME)
+    assert lab.machine(HOME).paused
+    until(f"{HOME} is missed", phase_is(lab, HOME, Phase.UNKNOWN), BOUND_S)
+    lab.resume(HOME)
+    whole(lab)
+    until("its guest is known again", lambda: vm(lab).status.power is Power.RUNNING, BOUND_S)
+    # Nothing was done to it meanwhile: it is the same run of the same guest.
+    assert vm(lab).status.epoch == before.epoch
+    assert vm(lab).status.started_at == before.started_at
+
+
+@pytest.mark.parametrize("one_way", [pytest.param(False, marks=pytest.mark.soak), True])
+def test_a_node_that_is_cut_off_is_missed_and_found_again(
+    lab: Lab, guest: Vm, one_way: bool
+) -> None:
+    lab.cut("n3", ("n1", "n2"), ("mgmt",), one_way=one_way)
+    reach = ("ping", "-c", "1", "-W", "1")
+    assert lab.run("n3", *reach, lab.plan.address("n1")).returncode != 0
+    assert lab.run("n3", *reach, lab.plan.address("n1", "storage")).returncode == 0
+    assert lab.run("n1", *reach, lab.plan.address("n2")).returncode == 0
+    with Writer(lab) as writer:
+        writer.goes_on()
+    until("n3 is missed", phase_is(lab, "n3", Phase.UNKNOWN), BOUND_S)
+    lab.heal()
+    assert lab.switch.drops() == set()
+    whole(lab)
+
+
+def test_words_may_be_repeated(lab: Lab) -> None:
+    lab.start("n1")
+    lab.resume("n1")
+    lab.heal()
+    for _ in range(2):
+        lab.cut("n3", ("n2",), ("storage",), one_way=True)
+    assert len(lab.switch.drops()) == 1
+    for _ in range(2):
+        lab.kill("n3")
+    lab.heal()
+    lab.up(log.info)
+    whole(lab)
