@@ -150,6 +150,7 @@ class VolumeEffects:
             epoch=epoch,
             size_bytes=volume.status.size_bytes,
             replicas=tuple(served),
+            slots=len(served) if len(served) > 1 else 0,
             thin=volume.spec.thin,
             qos=volume.spec.qos,
         )
