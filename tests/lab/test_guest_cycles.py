@@ -30,6 +30,8 @@ def cycles(node: LabNode, names: list[str]) -> None:
             for name in left:
                 node.create(name)
                 until(f"{name} has booted", lambda name=name: node.ready(name), BOUND_S)
+                address = node.guest(name).address  # one that an earlier guest has leased
+                until(f"{name} answers", lambda at=address: node.answers(at), BOUND_S)
                 node.act(name, "delete")
                 until(f"{name} is gone", lambda name=name: node.vm(name) is None, BOUND_S)
         except BaseException as error:  # noqa: BLE001 - raised by the test's own thread below

@@ -1,8 +1,7 @@
 """Disks of a real guest on one real node: a pool that fills up, servers that die, a volume that
 grows, snapshots. The guest must see no error in any of it, and read what it wrote.
 
-An instance of its own is brought up under a root of its own, beside whatever lives here. The
-steps build on each other and run in this order.
+The steps build on each other and run in this order.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import pytest
 
 from trivet.plugins.storage.node_process import daemons
+from trivet.testing.lab.node import LabNode
 
 pytestmark = pytest.mark.root
 
@@ -108,26 +107,21 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    with tempfile.TemporaryDirectory(prefix="tv") as folder:
-        os.chmod(folder, 0o755)  # the bus and the gateway are not root
-        made = Node(Path(folder) / "n")
-        try:
-            made.trivet("up", timeout_s=600)
-            made.trivet("image", "build-tiny")
-            name = json.loads(made.trivet("node", "list", "-o", "json"))
-            node_name = (name["items"] if isinstance(name, dict) else name)[0]["meta"]["name"]
-            members = json.dumps([{"node": node_name, "file_gib": 1}])
-            wide = ("--set", f"members={members}", "--set", "overcommit=20")
-            made.trivet("pool", "create", "small", *wide, "--wait", "30")
-            disks = ("--disk", "1GiB", "--disk", "1GiB,pool=small,name=data")
-            guest = ("--image", "tiny", "--memory", "128MiB", *disks)
-            made.trivet("vm", "create", "a", *guest, "--wait", "240")
-            yield made
-        finally:
-            made.trivet("down", "--purge", check=False)
+def node(lab_node: LabNode) -> Iterator[Node]:
+    made = Node(lab_node.layout.root)
+    try:
+        name = json.loads(made.trivet("node", "list", "-o", "json"))
+        node_name = (name["items"] if isinstance(name, dict) else name)[0]["meta"]["name"]
+        members = json.dumps([{"node": node_name, "file_gib": 1}])
+        wide = ("--set", f"members={members}", "--set", "overcommit=20")
+        made.trivet("pool", "create", "small", *wide, "--wait", "30")
+        disks = ("--disk", "1GiB", "--disk", "1GiB,pool=small,name=data")
+        guest = ("--image", "tiny", "--memory", "128MiB", *disks)
+        made.trivet("vm", "create", "a", *guest, "--wait", "240")
+        yield made
+    finally:
+        made.trivet("vm", "delete", "a", "--wait", "60", check=False)
+        made.trivet("pool", "delete", "small", "--wait", "60", check=False)
 
 
 def test_a_guest_that_fills_its_pool_is_paused_until_there_is_room(node: Node) -> None:
