@@ -1,6 +1,7 @@
 """The libvirt driver obeys the law, with a libvirtd of its own and real guests under TCG."""
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import pycdlib
 import pytest
 
 from trivet.contracts.compute.hypervisor import (
@@ -25,7 +27,7 @@ from trivet.contracts.compute.hypervisor import (
 )
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.driver import DriverContext
-from trivet.contracts.errors import Retry
+from trivet.contracts.errors import NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.host import libvirtd
 from trivet.plugins.compute import cpu_groups
@@ -454,3 +456,66 @@ async def test_processors_are_shared_out_by_the_kernel(weighed: LibvirtBench) ->
     await see(weighed, ID, lambda s: s.power is Power.STOPPED)
     await driver.undefine(ID)
     assert not guest.exists()
+
+
+def says(words: bytes) -> bytes:
+    """A boot sector that says so on the serial line, and halts."""
+    code = bytes.fromhex(
+        "fc 31c0 8ed8"  # cld; ds = 0
+        "be167c"  # mov si,0x7c16: the words
+        "ac 84c0 7406"  # lodsb; nothing more: halt
+        "baf803 ee ebf5"  # out 0x3f8,al; again
+        "f4 ebfd"  # hlt for ever
+    )
+    return (code + words + b"\r\n\0").ljust(510, b"\0") + b"\x55\xaa"
+
+
+def bootable_iso(file: Path, words: bytes) -> None:
+    """A CD-ROM that boots (El Torito), in whole megabytes as a volume would have."""
+    iso, sector = pycdlib.PyCdlib(), says(words).ljust(2048, b"\0")
+    iso.new()
+    iso.add_fp(io.BytesIO(sector), len(sector), "/BOOT.;1")
+    iso.add_eltorito("/BOOT.;1")
+    iso.write(str(file))
+    iso.close()
+
+
+async def test_a_cdrom_boots_where_the_disks_have_nothing_to_boot(bench: LibvirtBench) -> None:
+    blank, _ = bench.more()
+    bootable_iso(bench.folder / "cd.iso", b"CD READY")
+    server = serve(bench.folder / "cd.iso", bench.folder / "cd.sock", "cd.e1")
+    try:
+        cd = DomainDisk(
+            name="cd-tiny",
+            socket=str(bench.folder / "cd.sock"),
+            export="cd.e1",
+            serial="cd",
+            boot_order=2,
+            cd=True,
+        )
+        root = blank.model_copy(update={"boot_order": 1})
+        spec = bench.spec().model_copy(update={"disks": (root, cd)})
+        state = await boot(bench, spec)
+        assert b"CD READY" in await bench.driver.console_log(ID, 4000)
+        assert state.disks == ("data", "cd-tiny")
+        for _ in range(2):
+            await bench.driver.unplug(ID, "cd-tiny")
+        await see(bench, ID, lambda s: s.disks == ("data",))
+        other = cd.model_copy(update={"name": "cd-other"})
+        for disk in (cd, cd, other):
+            await bench.driver.plug(ID, disk)
+            await see(bench, ID, lambda s, disk=disk: s.disks == ("data", disk.name))
+        await bench.driver.act(ID, Act.DESTROY)
+        with (bench.folder / "data.raw").open("r+b") as installed:
+            installed.write(says(b"DISK READY"))
+        await boot(bench, spec.model_copy(update={"epoch": 8}))
+        assert b"DISK READY" in await bench.driver.console_log(ID, 4000)
+        await bench.driver.act(ID, Act.DESTROY)
+        await boot(bench, bench.spec().model_copy(update={"disks": (root,), "epoch": 9}))
+        with pytest.raises(Refused) as refused:
+            await bench.driver.plug(ID, cd)
+        assert refused.value.code is NOT_SUPPORTED
+    finally:
+        await bench.driver.act(ID, Act.DESTROY)
+        server.terminate()
+        await asyncio.to_thread(server.wait, 30)

@@ -57,9 +57,11 @@ from trivet.contracts.security.group import (
     SecurityGroupStatus,
 )
 from trivet.contracts.storage.codes import ATTACHED
+from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
 from trivet.contracts.storage.endpoints.volume_attach import ENDPOINT as ATTACH
 from trivet.contracts.storage.endpoints.volume_detach import ENDPOINT as DETACH
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
+from trivet.contracts.storage.snapshot import Snapshot, SnapshotStatus
 from trivet.contracts.storage.volume import Attachment, Volume, VolumeStatus
 from trivet.runtime.clock import new_id
 from trivet.testing.fakes import hypervisor as fake_hypervisor
@@ -90,7 +92,9 @@ class Neighbour:
 
     async def list(self, request: ListRequest, call: object) -> Any:
         owned = [
-            t for t in self.things.values() if t.meta.owner and t.meta.owner.id == request.owner
+            t
+            for t in self.things.values()
+            if request.owner is None or (t.meta.owner and t.meta.owner.id == request.owner)
         ]
         return Page[Any](items=tuple(owned))
 
@@ -143,8 +147,10 @@ class World:
     ports: Neighbour
     networks: Neighbour
     groups: Neighbour
+    snapshots: Neighbour
     volume_phase: Phase = Phase.READY
     port_phase: Phase = Phase.READY
+    snapshot_phase: Phase = Phase.READY
     attach_error: TrivetError | None = None
     attach_hangs: asyncio.Event | None = None
     attaches: int = 0
@@ -211,6 +217,12 @@ class World:
             told = Condition(type="Ready", status="false", reason="Full", message="pool is full")
             status = status.with_condition(told, datetime.now(UTC))
         return Volume(meta=_meta("volume", request), spec=request.spec, status=status)
+
+    def make_snapshot(self, request: CreateRequest[Any]) -> Snapshot:
+        for name in request.spec.volumes:
+            self.volumes.find(name)
+        status = SnapshotStatus(phase=self.snapshot_phase)
+        return Snapshot(meta=_meta("snapshot", request), spec=request.spec, status=status)
 
     def make_port(self, request: CreateRequest[Any]) -> Port:
         number = len(self.ports.created)
@@ -418,6 +430,7 @@ async def world(
             ports=Neighbour(lambda r: world.make_port(r)),
             networks=Neighbour(lambda r: None),
             groups=Neighbour(lambda r: None),
+            snapshots=Neighbour(lambda r: world.make_snapshot(r)),
         )
         now = datetime.now(UTC)
         world.networks.things["lan"] = Network(
@@ -434,6 +447,7 @@ async def world(
         await world.ports.serve(harness, PORTS)
         await world.networks.serve(harness, NETWORKS)
         await world.groups.serve(harness, GROUPS)
+        await world.snapshots.serve(harness, SNAPSHOTS)
         await harness.fake(ATTACH, world.attach)
         await harness.fake(DETACH, world.detach)
         await world.start()

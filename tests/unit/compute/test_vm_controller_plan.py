@@ -12,7 +12,13 @@ from trivet.compute.domain.capacity import need_of
 from trivet.compute.domain.node_health import judged
 from trivet.compute.domain.orphans import Fate, fate
 from trivet.compute.domain.power import TRANSITIONS, Verb, after, edited
-from trivet.compute.domain.vm_parts import Part, check_names, port_requests, volume_requests
+from trivet.compute.domain.vm_parts import (
+    Part,
+    Sources,
+    check_names,
+    port_requests,
+    volume_requests,
+)
 from trivet.contracts.compute.hypervisor import DomainState
 from trivet.contracts.compute.image import Image, ImageSourceSpec, ImageSpec, ImageStatus
 from trivet.contracts.compute.node import Node, NodeSpec, NodeStatus
@@ -253,7 +259,7 @@ def test_silence_and_its_end() -> None:
 
 def test_parts_of_a_vm() -> None:
     image = make_image(Phase.READY).with_status(volume="tiny-image")
-    (volume,) = volume_requests(make_vm(image="tiny"), image)
+    (volume,) = volume_requests(make_vm(image="tiny"), Sources(image=image))
     assert (volume.meta.name, volume.owner and volume.owner.id) == ("web-root", "vm-1")
     assert volume.spec.source is not None
     assert volume.spec.source.volume == "tiny-image"

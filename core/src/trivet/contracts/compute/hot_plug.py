@@ -26,11 +26,14 @@ class HotPlug(Protocol):
 
     async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
         """Give the guest a disk or a card; it is there when this returns, and the guest finds
-        it by itself. One that it has (a disk by its name, a card by its MAC) stays as it is."""
+        it by itself. One that it has (a disk by its name, a card by its MAC) stays as it is. A
+        CD-ROM is put into the drive that the guest was started with, in place of one that is in
+        it; without a drive that is `Refused(NOT_SUPPORTED)`."""
         ...
 
     async def unplug(self, id_: ResourceId, device: str) -> None:
-        """Ask the guest to let go of a disk (by name) or a card (by MAC). It may take long, or
+        """Take a CD-ROM out of its drive, or ask the guest to let go of a disk (by name) or a card
+        (by MAC). It may take long, or
         not do it at all (one that still boots): it is done once `domains()` shows the device no
         more. Asking again, or for what it does not have, is fine."""
         ...

@@ -19,13 +19,14 @@ from trivet.contracts.model import Model, ResourceId
 
 class DomainDisk(Model):
     """A disk reached as NBD over a unix socket. Write errors stop the guest, they are
-    never shown to it."""
+    never shown to it. `cd`: a CD-ROM, read-only; a domain has one drive at most."""
 
     name: str
     socket: str
     export: str
     serial: str
     boot_order: int | None = None
+    cd: bool = False
 
 
 class DomainNic(Model):

@@ -40,8 +40,9 @@ class WantedPower(StrEnum):
 
 class DiskRequest(Model):
     """A disk of a VM: its volume is made for it, and deleted when the disk or the VM goes. The
-    first one gets the image, and stays. A disk can be added, taken away and grown while the VM
-    runs. `qos` is what its volume begins with; later it is the volume's to change, live."""
+    first one gets the image (or the VM's `origin`'s, as all do), and stays. A disk can be added,
+    taken away and grown while the VM runs. `qos` is what its volume begins with; later it is the
+    volume's to change, live."""
 
     name: Name = "root"
     size_gib: int = Field(ge=1, le=65536)
@@ -102,6 +103,7 @@ class Hardware(Model):
     max_vcpus: int | None = None
     max_memory_mib: int | None = None
     tpm: bool = False
+    cdrom: bool = False
 
 
 SshKey = Annotated[
@@ -113,12 +115,20 @@ SshKey = Annotated[
 """A public key as OpenSSH writes it: type, key, comment."""
 
 
+CD_PREFIX = "cd-"
+
+
 class VmSpec(Model):
     """What is asked of a VM. An image goes on disks[0]; with an image and no disks, one of
-    the image's size is made. `max_vcpus` and `max_memory_mib` are how far a run can grow without
-    a stop; left out, vcpus and memory change at the next start. (A Linux guest that can be given
-    memory sets 64 MiB aside for that: it needs more than 128 MiB to boot.) `tpm`: a TPM 2.0, whose
-    state is the VM's own, as is that of a UEFI firmware.
+    the image's size is made. With `origin`, a VM, the disks begin as those of the same name of that
+    one, as they were together at one moment. `iso` is an image that is put into a CD-ROM drive: the
+    VM boots from it where its disks have nothing to boot; it can be taken out and changed while the
+    VM runs, if it was started with one.
+
+    `max_vcpus` and `max_memory_mib` are how far a run can grow without a stop; left out, vcpus and
+    memory change at the next start. (A Linux guest that can be given memory sets 64 MiB aside for
+    that: it needs more than 128 MiB to boot.) `tpm`: a TPM 2.0, whose state is the VM's own, as is
+    that of a UEFI firmware.
 
     `user_data` (as cloud-init takes it) and `ssh_keys` reach the guest on a disk that is made
     anew at each start; cloud-init itself obeys most of it at the guest's first one only."""
@@ -128,6 +138,8 @@ class VmSpec(Model):
     max_vcpus: int | None = Field(default=None, ge=1, le=256)
     max_memory_mib: int | None = Field(default=None, ge=16, le=4 * 1024 * 1024)
     image: Name | None = None
+    iso: Name | None = None
+    origin: Name | None = None
     clone: str = Field(default="linked", pattern="^(linked|full)$")
     disks: tuple[DiskRequest, ...] = Field(default=(), max_length=16)
     nics: tuple[NicRequest, ...] = Field(default=(), max_length=8)
@@ -149,13 +161,23 @@ class VmSpec(Model):
             max_vcpus=self.max_vcpus,
             max_memory_mib=self.max_memory_mib,
             tpm=self.tpm,
+            cdrom=self.iso is not None,
         )
+
+    @property
+    def cd(self) -> str | None:
+        """The name under which the CD-ROM is one of the VM's disks."""
+        return f"{CD_PREFIX}{self.iso}"[:63].rstrip("-") if self.iso is not None else None
 
     @model_validator(mode="after")
     def _coherent(self) -> VmSpec:
         names = [d.name for d in self.disks]
         if len(set(names)) != len(names):
             raise ValueError("two disks have the same name")
+        if self.cd in names:
+            raise ValueError(f"a disk can't be called {self.cd}: the CD-ROM is")
+        if self.image is not None and self.origin is not None:
+            raise ValueError("disks[0] begins as the image, or as the origin's: leave one out")
         cards = [n.name for n in self.nics if n.name is not None]
         if len(set(cards)) != len(cards):
             raise ValueError("two nics have the same name")
@@ -171,9 +193,10 @@ class VmSpec(Model):
 
 
 class VmDisk(Model):
-    """A disk as it is: the volume behind it, and whether the guest has it. `size_gib` is what
-    its volume was asked to have, `guest_gib` what the guest was shown (0: not known). One that
-    the spec asks for no more is `released` once its node has let go of it: its volume goes."""
+    """A disk as it is (`cd`: a CD-ROM): the volume behind it, and whether the guest has it.
+    `size_gib` is what its volume was asked to have, `guest_gib` what the guest was shown (0: not
+    known). One that the spec asks for no more is `released` once its node has let go of it: its
+    volume goes."""
 
     name: str
     volume: str
@@ -181,6 +204,7 @@ class VmDisk(Model):
     epoch: int = 0
     size_gib: int = 0
     guest_gib: int = 0
+    cd: bool = False
     released: bool = False
 
 

@@ -193,6 +193,10 @@ class FakeHypervisor:
         """Give the running guest a disk or a card."""
         domain, running = self._running(id_)
         if isinstance(device, DomainDisk):
+            if device.cd and not any(d.cd for d in domain.started_with):
+                raise Refused(NOT_SUPPORTED, f"{id_} was started without a CD-ROM drive")
+            if device.cd:
+                running = running.model_copy(update={"disks": _without_cd(running)})
             if device.name not in (d.name for d in running.disks):
                 self._check_devices((device,), ())
                 domain.running = running.model_copy(update={"disks": (*running.disks, device)})
@@ -203,8 +207,11 @@ class FakeHypervisor:
 
     async def unplug(self, id_: ResourceId, device: str) -> None:
         """Ask the guest to let go of a disk (by name) or a card (by MAC)."""
-        domain, _ = self._running(id_)
-        if not self.config.keeps_devices:
+        domain, running = self._running(id_)
+        if any(d.cd and d.name == device for d in running.disks):
+            domain.running = running.model_copy(update={"disks": _without_cd(running)})
+            self.host.tell(id_)
+        elif not self.config.keeps_devices:
             loop = asyncio.get_running_loop()
             loop.call_later(self.config.unplug_s, self._let_go, domain, device)
 
@@ -349,6 +356,7 @@ class FakeHypervisor:
             raise Fatal(DRIVER_FAILED, f"{spec.id} is to start with a seed that is not there")
         self._check_devices(spec.disks, spec.nics)
         domain.running = spec
+        domain.started_with = spec.disks
         domain.tampered = False
         domain.console = b""
         domain.power, domain.reason = Power.RUNNING, "booted"
@@ -401,6 +409,10 @@ class FakeHypervisor:
     ) -> None:
         domain.forget_clock()
         domain.clock = asyncio.get_running_loop().call_later(delay_s, what, domain)
+
+
+def _without_cd(spec: DomainSpec) -> tuple[DomainDisk, ...]:
+    return tuple(disk for disk in spec.disks if not disk.cd)
 
 
 def _exports(domain: FakeDomain) -> set[str]:

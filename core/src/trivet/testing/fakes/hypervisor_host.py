@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trivet.contracts.compute.hypervisor import DomainEvent, DomainSpec
+from trivet.contracts.compute.hypervisor import DomainDisk, DomainEvent, DomainSpec
 from trivet.contracts.compute.seed import Seed
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.model import ResourceId
@@ -26,6 +26,7 @@ class FakeDomain:
 
     defined: DomainSpec
     running: DomainSpec | None = None
+    started_with: tuple[DomainDisk, ...] = ()
     power: Power = Power.STOPPED
     reason: str = "unknown"
     ready: bool = False

@@ -10,6 +10,8 @@ from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic
 
 RECONNECT_S = 10
 SEED_TARGET = "vdz"
+CD_ALIAS = "ua-cd"
+CD_TARGET = "sda"
 DISK_ALIAS = "ua-disk-"  # libvirt keeps a user's alias that begins with ua-
 
 
@@ -38,6 +40,22 @@ def disk_element(target: str, disk: DomainDisk, *, reconnects: bool) -> ET.Eleme
     if disk.boot_order is not None:
         ET.SubElement(element, "boot", order=str(disk.boot_order))
     ET.SubElement(element, "alias", name=f"{DISK_ALIAS}{disk.name}")
+    return element
+
+
+def cd_element(disk: DomainDisk | None) -> ET.Element:
+    """A CD-ROM drive with that in it over NBD, or with nothing. On SATA, which firmware and every
+    guest's installer know."""
+    element = ET.Element("disk", type="network" if disk else "file", device="cdrom")
+    ET.SubElement(element, "driver", name="qemu", type="raw")
+    if disk is not None:
+        source = ET.SubElement(element, "source", protocol="nbd", name=disk.export)
+        ET.SubElement(source, "host", transport="unix", socket=disk.socket)
+    ET.SubElement(element, "target", dev=CD_TARGET, bus="sata")
+    ET.SubElement(element, "readonly")
+    if disk is not None and disk.boot_order is not None:
+        ET.SubElement(element, "boot", order=str(disk.boot_order))
+    ET.SubElement(element, "alias", name=CD_ALIAS)
     return element
 
 

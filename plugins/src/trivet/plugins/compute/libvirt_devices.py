@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from trivet.contracts.compute.hypervisor import DomainSpec
-from trivet.plugins.compute.libvirt_device_xml import DISK_ALIAS
+from trivet.plugins.compute.libvirt_device_xml import CD_ALIAS, DISK_ALIAS
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,26 @@ def devices_of(
     root = ET.fromstring(xml) if isinstance(xml, str) else xml
     found = root.findall("./devices/disk[@device='disk']")
     elements = [e for e in found if e.find("readonly") is None]  # a seed is no disk of the VM's
-    disks = [_disk(element, i, spec) for i, element in enumerate(elements)]
+    plain = spec.model_copy(update={"disks": tuple(d for d in spec.disks if not d.cd)})
+    disks = [_disk(element, i, plain) for i, element in enumerate(elements)]
+    disks += _cd(root, spec)
     nics = [
         LiveDevice(_attribute(card, "mac", "address"), _attribute(card, "alias", "name"))
         for card in root.findall("./devices/interface")
     ]
     return disks, nics
+
+
+def has_drive(root: ET.Element) -> bool:
+    """Whether a live domain has a CD-ROM drive."""
+    return root.find("./devices/disk[@device='cdrom']") is not None
+
+
+def _cd(root: ET.Element, spec: DomainSpec) -> list[LiveDevice]:
+    """What is in the drive of a live domain: it is called as our record says."""
+    source = root.find("./devices/disk[@device='cdrom']/source")
+    name = next((d.name for d in spec.disks if d.cd), "cd")
+    return [LiveDevice(name, CD_ALIAS)] if source is not None else []
 
 
 def _disk(element: ET.Element, place: int, spec: DomainSpec) -> LiveDevice:

@@ -22,12 +22,14 @@ from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, NOT_SUPPORTED, Refu
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_cpu_xml import PERIOD_US, check, quota_us, vcpu_set
 from trivet.plugins.compute.libvirt_device_xml import (
+    CD_ALIAS,
+    cd_element,
     dimm,
     disk_element,
     free_target,
     nic_element,
 )
-from trivet.plugins.compute.libvirt_devices import LiveDevice, devices_of
+from trivet.plugins.compute.libvirt_devices import LiveDevice, devices_of, has_drive
 from trivet.plugins.compute.libvirt_domains import KIB_PER_MIB, find, record_of
 from trivet.plugins.compute.libvirt_reconnect import (
     connect_now,
@@ -53,6 +55,9 @@ def plug(connection: libvirt.virConnect, id_: ResourceId, device: DomainDisk | D
     disks, nics = devices_of(domain.XMLDesc(0), spec)
     if isinstance(device, DomainDisk):
         if device.name in {d.name for d in disks}:
+            return
+        if device.cd:
+            _change_cd(domain, spec, device)
             return
         target = free_target({d.target for d in disks if d.target})
         element = disk_element(target, device, reconnects=said_in_xml(connection))
@@ -88,11 +93,30 @@ def unplug(connection: libvirt.virConnect, id_: ResourceId, device: str) -> None
         if after != spec:
             _write_record(domain, after)
         return
+    if found.alias == CD_ALIAS:
+        _change_cd(domain, spec, None)
+        return
     try:
         domain.detachDeviceAlias(found.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     except libvirt.libvirtError as e:
         if UNPLUG_UNDER_WAY not in str(e):
             raise
+
+
+def _change_cd(domain: libvirt.virDomain, spec: DomainSpec, disk: DomainDisk | None) -> None:
+    """Put a CD-ROM into the drive, or nothing; a guest that locked the tray is not asked."""
+    import libvirt
+
+    if not has_drive(ET.fromstring(domain.XMLDesc(0))):
+        detail = f"{spec.id} was started without a CD-ROM drive"
+        raise Refused(NOT_SUPPORTED, detail, hint="stop it and start it")
+    # What is booted from was said at the start: libvirt refuses to change that with the medium.
+    plain = disk.model_copy(update={"boot_order": None}) if disk else None
+    xml = ET.tostring(cd_element(plain), encoding="unicode")
+    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+    domain.updateDeviceFlags(xml, flags)
+    kept = tuple(d for d in spec.disks if not d.cd)
+    _write_record(domain, spec.model_copy(update={"disks": (*kept, *((disk,) if disk else ()))}))
 
 
 def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mib: int) -> None:

@@ -24,6 +24,7 @@ from trivet.contracts.model import ResourceId
 from trivet.plugins.compute import libvirt_screen
 from trivet.plugins.compute.libvirt_cpu_xml import add_tuning
 from trivet.plugins.compute.libvirt_device_xml import (
+    cd_element,
     disk_element,
     leaf,
     letters,
@@ -217,8 +218,10 @@ def _devices(root: ET.Element, spec: DomainSpec, facts: HostFacts) -> None:
         ET.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "controller", type="virtio-serial", index="0")
-    for index, disk in enumerate(spec.disks):
+    for index, disk in enumerate(disk for disk in spec.disks if not disk.cd):
         devices.append(disk_element(f"vd{letters(index)}", disk, reconnects=facts.reconnects))
+    for disk in (disk for disk in spec.disks if disk.cd):
+        devices.append(cd_element(disk))
     if spec.seed is not None:
         devices.append(seed_element(str(seed_file(facts, spec.id))))
     for nic in spec.nics:

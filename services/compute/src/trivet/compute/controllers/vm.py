@@ -16,8 +16,10 @@ from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.compute.domain import vm_status
 from trivet.compute.domain.vm_parts import (
     Part,
+    Sources,
     disks_of,
     nics_of,
+    origin_volumes,
     to_remove,
     without,
 )
@@ -128,7 +130,8 @@ class VmController:
         if image is None:
             return
         for vm in self._vms.list(image.meta.project):
-            if vm.spec.image == image.meta.name and NODE not in vm.meta.finalizers:
+            waits = vm.spec.image == image.meta.name and NODE not in vm.meta.finalizers
+            if waits or vm.spec.iso == image.meta.name:
                 self._reconciler.wake(self._vms.key_of(vm))
 
     async def reconcile(self, key: str) -> float | None:
@@ -185,7 +188,18 @@ class VmController:
         """Make parts; on record are, of a VM that its node has, those alone that are ready."""
         assert vm.status.node is not None
         held = NODE in vm.meta.finalizers
-        parts = await self._parts.ensure(vm, world.image, vm.status.node, more=held)
+        project = vm.meta.project
+        iso = self._images.get(vm.spec.iso, project) if vm.spec.iso else None
+        sources = Sources(image=world.image, iso=iso)
+        if vm.spec.origin is not None and not held:
+            origin = self._vms.get(vm.spec.origin, project)
+            cut = await self._parts.cut_origin(vm, origin)
+            if cut is not None and not cut.ready:
+                return (cut,)
+            if cut is not None and origin is not None:
+                volumes = origin_volumes(vm, origin)
+                sources = replace(sources, snapshot=cut.name, volumes=volumes)
+        parts = await self._parts.ensure(vm, sources, vm.status.node, more=held)
         made = {p.name for p in parts if not held or p.ready}
         ports = {p.name: p for p in parts if p.kind == "port"}
         whole = not held and all(p.ready for p in parts)
@@ -219,6 +233,8 @@ class VmController:
 
     async def _assign(self, vm: Vm) -> None:
         """Hand the VM over to its node's agent: on record in the VM first, then the pointer."""
+        if vm.spec.origin is not None and NODE not in vm.meta.finalizers:
+            await self._parts.drop_origin(vm)
         now = self._runtime.clock.now()
         held = await self._vms.mutate(self._vms.key_of(vm), lambda v: _held(v, now))
         if held is None or held.status.node is None or NODE not in held.meta.finalizers:

@@ -12,12 +12,15 @@ from typing import Any
 
 from trivet.compute.domain.vm_parts import (
     Part,
+    Sources,
     change_of,
+    missing_iso,
+    origin_request,
     port_requests,
     to_make,
+    volume_name,
     volume_requests,
 )
-from trivet.contracts.compute.image import Image
 from trivet.contracts.compute.vm import Vm, VmDisk, VmNic
 from trivet.contracts.endpoint import (
     CreateRequest,
@@ -32,6 +35,7 @@ from trivet.contracts.errors import NAME_TAKEN, NOT_FOUND, Refused, TrivetError
 from trivet.contracts.network.endpoints.ports import CRUD as PORTS
 from trivet.contracts.network.port import PortStatus
 from trivet.contracts.resource import AnyResource, Phase
+from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.runtime.call import Client
 
@@ -46,20 +50,44 @@ class VmParts:
         self._client = client
 
     async def ensure(
-        self, vm: Vm, image: Image | None, node: str, *, more: bool = False
+        self, vm: Vm, sources: Sources, node: str, *, more: bool = False
     ) -> tuple[Part, ...]:
         """Make what is missing, and change what is not as asked; how the parts are then, volumes
         first, in order. `more`: of a VM that has its parts, those alone that it lacks."""
         first = not vm.status.disks and not vm.status.nics
         lacks = to_make(vm)
+        if (no_cd := missing_iso(vm, sources.iso)) and no_cd.name in lacks:
+            return (no_cd,)
         requests: list[tuple[Crud[Any], CreateRequest[Any]]] = [
-            *((VOLUMES, request) for request in volume_requests(vm, image)),
+            *((VOLUMES, request) for request in volume_requests(vm, sources)),
             *((PORTS, request) for request in port_requests(vm, node)),
         ]
         asked = (
             self._one(crud, r, first) for crud, r in requests if not more or r.meta.name in lacks
         )
         return tuple(await asyncio.gather(*asked))
+
+    async def cut_origin(self, vm: Vm, origin: Vm | None) -> Part | None:
+        """See to the snapshot of its origin's disks that a clone's begin as, while it lacks some;
+        the snapshot as a part of it, or None: it needs none."""
+        if await self._has_volumes(vm):
+            return None
+        if origin is None or origin.meta.deleting_at is not None:
+            told = f"there is no VM {vm.spec.origin} to be a clone of"
+            return Part("vm", vm.spec.origin or "", ready=False, refused=True, message=told)
+        request = origin_request(vm, origin)
+        return None if request is None else await self._one(SNAPSHOTS, request, True)
+
+    async def drop_origin(self, vm: Vm) -> None:
+        """A clone that has its disks needs the snapshot no more: they stand for themselves."""
+        for snapshot in await self._owned(SNAPSHOTS, vm):
+            if snapshot.meta.deleting_at is None:
+                request = DeleteRequest(project=vm.meta.project, name=snapshot.meta.name)
+                await self._client.call(SNAPSHOTS.delete, request)
+
+    async def _has_volumes(self, vm: Vm) -> bool:
+        there = {v.meta.name for v in await self._owned(VOLUMES, vm)}
+        return all(volume_name(vm.meta.name, d.name) in there for d in vm.spec.disks)
 
     async def _one(self, crud: Crud[Any], request: CreateRequest[Any], first: bool) -> Part:
         kind, name = crud.kind.name, request.meta.name
@@ -116,10 +144,9 @@ class VmParts:
 
     async def remove(self, vm: Vm) -> str:
         """Delete all parts; what remains and why, as a sentence ('' when all are gone)."""
-        volumes, ports = await asyncio.gather(
-            self._remove_all(VOLUMES, vm), self._remove_all(PORTS, vm)
-        )
-        return "; ".join((*volumes, *ports))
+        kinds = (VOLUMES, PORTS, *((SNAPSHOTS,) if vm.spec.origin else ()))
+        left = await asyncio.gather(*(self._remove_all(crud, vm) for crud in kinds))
+        return "; ".join(told for parts in left for told in parts)
 
     async def remove_some(self, vm: Vm, parts: Iterable[VmDisk | VmNic]) -> dict[str, str]:
         """Delete these parts of a VM; by name, what remains of each and why ('' where it is

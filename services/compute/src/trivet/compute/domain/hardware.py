@@ -15,6 +15,7 @@ from trivet.contracts.compute.vm import (
     APPLYING,
     HARDWARE,
     NEXT_START,
+    DiskRequest,
     Hardware,
     NicRequest,
     Power,
@@ -49,10 +50,16 @@ def card_of(vm: Vm, nic: VmNic) -> str:
     return nic.name or nic.port.removeprefix(f"{vm.meta.name}-")
 
 
+def disks_asked(spec: VmSpec) -> tuple[DiskRequest, ...]:
+    """All disks that are asked for: those of the spec and, behind them, its CD-ROM, whose size is
+    its image's."""
+    return spec.disks + ((DiskRequest(name=spec.cd, size_gib=1),) if spec.cd else ())
+
+
 def disks_to_have(vm: Vm) -> tuple[VmDisk, ...]:
     """The disks that are there and asked for, in the order of the spec."""
     there = {d.name: d for d in vm.status.disks if not d.released}
-    return tuple(there[d.name] for d in vm.spec.disks if d.name in there)
+    return tuple(there[d.name] for d in disks_asked(vm.spec) if d.name in there)
 
 
 def nics_to_have(vm: Vm) -> tuple[VmNic, ...]:
@@ -63,7 +70,7 @@ def nics_to_have(vm: Vm) -> tuple[VmNic, ...]:
 
 def disks_leaving(vm: Vm) -> tuple[VmDisk, ...]:
     """The disks that are asked for no more and not let go of yet."""
-    asked = {d.name for d in vm.spec.disks}
+    asked = {d.name for d in disks_asked(vm.spec)}
     return tuple(d for d in vm.status.disks if d.name not in asked and not d.released)
 
 
@@ -78,7 +85,7 @@ def lacking(vm: Vm) -> tuple[str, ...]:
     disks = {d.name for d in disks_to_have(vm)}
     nics = {card_of(vm, n) for n in nics_to_have(vm)}
     return (
-        *(f"disk {d.name}" for d in vm.spec.disks if d.name not in disks),
+        *(f"disk {d.name}" for d in disks_asked(vm.spec) if d.name not in disks),
         *(f"nic {name}" for name in card_names(vm.spec) if name not in nics),
     )
 
@@ -102,9 +109,17 @@ def _device_gaps(vm: Vm) -> list[Gap]:
     has_nics = {card_of(vm, n) for n in nics_to_have(vm) if n.plugged}
     found = [f"disk {d.name} is to come" for d in vm.spec.disks if d.name not in has_disks]
     found += [f"nic {n} is to come" for n in card_names(vm.spec) if n not in has_nics]
+    cd = vm.spec.cd
+    lacks_cd = cd is not None and cd not in has_disks
+    comes = [Gap(f"disk {cd} is to come", live=can_have_cd(vm))] if lacks_cd else []
     found += [f"disk {d.name} is to go" for d in disks_leaving(vm) if d.attached]
     found += [f"nic {card_of(vm, n)} is to go" for n in nics_leaving(vm) if n.plugged]
-    return [Gap(message, live=True) for message in found]
+    return [*(Gap(message, live=True) for message in found), *comes]
+
+
+def can_have_cd(vm: Vm) -> bool:
+    """Whether the present run has a drive for a CD-ROM."""
+    return vm.status.runs_with is not None and vm.status.runs_with.cdrom
 
 
 def _size_gaps(vm: Vm) -> list[Gap]:

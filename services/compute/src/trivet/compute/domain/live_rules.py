@@ -19,6 +19,7 @@ from trivet.compute.domain.actions import (
     Wait,
 )
 from trivet.compute.domain.hardware import (
+    can_have_cd,
     can_have_memory,
     can_have_vcpus,
     disks_leaving,
@@ -59,7 +60,11 @@ def _to_unplug(s: Situation) -> tuple[str, ...]:
 
 def _to_plug(s: Situation) -> tuple[Action, ...]:
     disks, nics = _has(s)
-    found: list[Action] = [PlugDisk(d.name) for d in disks_to_have(s.vm) if d.name not in disks]
+    found: list[Action] = [
+        PlugDisk(d.name)
+        for d in disks_to_have(s.vm)
+        if d.name not in disks and (not d.cd or can_have_cd(s.vm))
+    ]
     found += [PlugNic(n.port) for n in nics_to_have(s.vm) if n.mac not in nics]
     return tuple(found[:1])
 

@@ -7,16 +7,23 @@ its own earlier one, and whatever happens in between, nothing is made twice.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from trivet.compute.domain.hardware import card_names, card_of, disks_to_have, nics_to_have
+from trivet.compute.domain.hardware import (
+    card_names,
+    card_of,
+    disks_asked,
+    disks_to_have,
+    nics_to_have,
+)
 from trivet.contracts.compute.image import Image
-from trivet.contracts.compute.vm import Vm, VmDisk, VmNic, VmSpec
+from trivet.contracts.compute.vm import DiskRequest, Vm, VmDisk, VmNic, VmSpec
 from trivet.contracts.endpoint import CreateRequest, NewMeta
 from trivet.contracts.errors import INVALID, FieldError, Refused
-from trivet.contracts.model import Model, Name
+from trivet.contracts.model import GIB, Model, Name
 from trivet.contracts.network.port import PortSpec
-from trivet.contracts.resource import OwnerRef
+from trivet.contracts.resource import OwnerRef, Phase
+from trivet.contracts.storage.snapshot import SnapshotSpec
 from trivet.contracts.storage.volume import CloneMode, VolumeSource, VolumeSpec
 
 NAME_LENGTH = 63
@@ -64,7 +71,7 @@ def check_names(vm: str, spec: VmSpec) -> None:
             message=f"{volume_name(vm, disk.name)} would be the volume's name",
             accepted=f"the VM's and the disk's names have {NAME_LENGTH - 1} characters together",
         )
-        for i, disk in enumerate(spec.disks)
+        for i, disk in enumerate(disks_asked(spec))
         if len(volume_name(vm, disk.name)) > NAME_LENGTH
     )
     errors += tuple(
@@ -80,24 +87,80 @@ def check_names(vm: str, spec: VmSpec) -> None:
         raise Refused(INVALID, "the names of its volumes or ports would be too long", errors=errors)
 
 
-def volume_requests(vm: Vm, image: Image | None) -> tuple[CreateRequest[VolumeSpec], ...]:
-    """The volumes of a VM, in the order of its disks; the first begins as its image."""
-    requests = []
-    for i, disk in enumerate(vm.spec.disks):
-        source = None
-        if i == 0 and image is not None and image.status.volume is not None:
-            source = VolumeSource(volume=image.status.volume, mode=CloneMode(vm.spec.clone))
-        spec = VolumeSpec(
-            size_gib=disk.size_gib,
-            replicas=disk.replicas,
-            pool=disk.pool,
-            thin=disk.thin,
-            source=source,
-            qos=disk.qos,
-        )
-        meta = NewMeta(name=volume_name(vm.meta.name, disk.name), project=vm.meta.project)
-        requests.append(CreateRequest[VolumeSpec](meta=meta, spec=spec, owner=owner_of(vm)))
+@dataclass(frozen=True)
+class Sources:
+    """What a VM's disks begin as: its image, the image of its CD-ROM, and the volumes of the VM
+    that it is a clone of, by disk, as they were in `snapshot`."""
+
+    image: Image | None = None
+    iso: Image | None = None
+    snapshot: str | None = None
+    volumes: Mapping[str, str] = field(default_factory=dict)
+
+
+def volume_requests(vm: Vm, sources: Sources) -> tuple[CreateRequest[VolumeSpec], ...]:
+    """The volumes of a VM, in the order of its disks. A CD-ROM's is asked for once its image is
+    there (`missing_iso` says why not)."""
+    requests = [
+        _request(vm, disk, _source(vm, i, disk, sources)) for i, disk in enumerate(vm.spec.disks)
+    ]
+    iso = sources.iso
+    if vm.spec.cd is not None and iso is not None and missing_iso(vm, iso) is None:
+        size_bytes = iso.status.virtual_size_bytes or GIB
+        disk = DiskRequest(name=vm.spec.cd, size_gib=-(-size_bytes // GIB))
+        requests.append(_request(vm, disk, VolumeSource(volume=iso.status.volume)))
     return tuple(requests)
+
+
+def missing_iso(vm: Vm, iso: Image | None) -> Part | None:
+    """Why a VM's CD-ROM can't be made now, as a part of it; None if it can, or if it has none."""
+    if vm.spec.cd is None or (iso is not None and iso.status.phase is Phase.READY):
+        return None
+    failed = iso is None or iso.status.phase is Phase.FAILED
+    told = f"image {vm.spec.iso} is {iso.status.phase}" if iso else f"there is no {vm.spec.iso}"
+    name = volume_name(vm.meta.name, vm.spec.cd)
+    return Part("volume", name, ready=False, refused=failed, message=told)
+
+
+def _source(vm: Vm, place: int, disk: DiskRequest, sources: Sources) -> VolumeSource | None:
+    mode = CloneMode(vm.spec.clone)
+    if sources.snapshot is not None and disk.name in sources.volumes:
+        volume = sources.volumes[disk.name]
+        return VolumeSource(snapshot=sources.snapshot, volume=volume, mode=mode)
+    image = sources.image
+    if place == 0 and image is not None and image.status.volume is not None:
+        return VolumeSource(volume=image.status.volume, mode=mode)
+    return None
+
+
+def _request(vm: Vm, disk: DiskRequest, source: VolumeSource | None) -> CreateRequest[VolumeSpec]:
+    spec = VolumeSpec(
+        size_gib=disk.size_gib,
+        replicas=disk.replicas,
+        pool=disk.pool,
+        thin=disk.thin,
+        source=source,
+        qos=disk.qos,
+    )
+    meta = NewMeta(name=volume_name(vm.meta.name, disk.name), project=vm.meta.project)
+    return CreateRequest[VolumeSpec](meta=meta, spec=spec, owner=owner_of(vm))
+
+
+def origin_request(vm: Vm, origin: Vm) -> CreateRequest[SnapshotSpec] | None:
+    """The snapshot of its origin's disks from which a VM's begin; None: it shares none."""
+    volumes = tuple(origin_volumes(vm, origin).values())
+    if not volumes:
+        return None
+    meta = NewMeta(name=f"{vm.meta.name[:56]}-origin", project=vm.meta.project)
+    return CreateRequest[SnapshotSpec](
+        meta=meta, spec=SnapshotSpec(volumes=volumes), owner=owner_of(vm)
+    )
+
+
+def origin_volumes(vm: Vm, origin: Vm) -> dict[str, str]:
+    """The volumes of its origin that a VM's disks begin as, by disk."""
+    asked = {d.name for d in vm.spec.disks}
+    return {d.name: d.volume for d in disks_to_have(origin) if d.name in asked and not d.cd}
 
 
 def port_requests(vm: Vm, node: str) -> tuple[CreateRequest[PortSpec], ...]:
@@ -132,13 +195,13 @@ def disks_of(vm: Vm, made: Container[str]) -> tuple[VmDisk, ...]:
     """The disks of a VM as its status shows them, with what is known of them kept. `made` are
     the names of the volumes that are as asked; a disk of before that is leaving stays."""
     known = {d.name: d for d in vm.status.disks}
-    asked = {d.name for d in vm.spec.disks}
+    asked = {d.name for d in disks_asked(vm.spec)}
     disks = []
-    for disk in vm.spec.disks:
+    for disk in disks_asked(vm.spec):
         volume = volume_name(vm.meta.name, disk.name)
         had = known.get(disk.name)
         if volume in made:
-            had = had or VmDisk(name=disk.name, volume=volume)
+            had = had or VmDisk(name=disk.name, volume=volume, cd=disk.name == vm.spec.cd)
             had = had.model_copy(update={"size_gib": disk.size_gib, "released": False})
         if had is not None:
             disks.append(had)
@@ -174,7 +237,7 @@ def to_make(vm: Vm) -> frozenset[str]:
     disks = {d.name: d for d in disks_to_have(vm)}
     nics = {n.port: n for n in nics_to_have(vm)}
     found = set()
-    for disk in vm.spec.disks:
+    for disk in disks_asked(vm.spec):
         has = disks.get(disk.name)
         if has is None or has.size_gib != disk.size_gib:
             found.add(volume_name(vm.meta.name, disk.name))
@@ -188,7 +251,7 @@ def to_make(vm: Vm) -> frozenset[str]:
 def to_remove(vm: Vm, held: bool) -> tuple[VmDisk | VmNic, ...]:
     """What is asked for no more and can go: let go of by its node; all of it where no node
     `held` the VM yet."""
-    asked = {d.name for d in vm.spec.disks}
+    asked = {d.name for d in disks_asked(vm.spec)}
     cards = set(card_names(vm.spec))
     return (
         *(d for d in vm.status.disks if d.name not in asked and (d.released or not held)),

@@ -23,7 +23,7 @@ def wire(service: Service, parts: Parts) -> None:
 
     async def handle(request: VmSnapshotRequest, call: Call) -> Snapshot:
         vm = await parts.vm(request.name, request.project)
-        volumes = tuple(disk.volume for disk in vm.status.disks)
+        volumes = tuple(disk.volume for disk in vm.status.disks if not disk.cd)
         if not volumes:
             raise Refused(INVALID, f"VM {vm.meta.name} has no disks yet")
         client, now = parts.runtime.client, parts.runtime.clock.now()

@@ -37,7 +37,7 @@ from trivet.runtime.crud import Hooks, immutable, serve_crud
 from trivet.runtime.service import Service
 
 SNAPSHOTS_LOOKED_AT = 1000
-IMMUTABLE_FIELDS = ("image", "clone", "firmware")
+IMMUTABLE_FIELDS = ("image", "origin", "clone", "firmware")
 
 
 def wire(service: Service, parts: Parts) -> None:
@@ -103,7 +103,11 @@ async def _unknown(parts: Parts, before: Vm | None, vm: Vm) -> list[FieldError]:
     asked: dict[tuple[str, str], Awaitable[FieldError | None]] = {}
     known = before.spec.nics if before else ()
     if spec.image is not None and before is None:
-        asked["image", spec.image] = _image(parts, spec.image, project)
+        asked["image", spec.image] = _image(parts, spec.image, project, "spec.image")
+    if spec.iso is not None and (before is None or before.spec.iso != spec.iso):
+        asked["iso", spec.iso] = _image(parts, spec.iso, project, "spec.iso")
+    if spec.origin is not None and before is None:
+        asked["vm", spec.origin] = _origin(parts, spec.origin, project)
     for i, nic in enumerate(spec.nics):
         if nic in known:
             continue
@@ -136,14 +140,19 @@ async def _with_disk(parts: Parts, vm: Vm) -> Vm:
     return vm.model_copy(update={"spec": vm.spec.model_copy(update={"disks": (disk,)})})
 
 
-async def _image(parts: Parts, name: str, project: str | None) -> FieldError | None:
+async def _origin(parts: Parts, name: str, project: str | None) -> FieldError | None:
+    origin = await parts.vms.fresh(parts.vms.kind.key(project, name))
+    if origin is not None and origin.meta.deleting_at is None:
+        return None
+    return FieldError(where="spec.origin", message=f"there is no VM {name}")
+
+
+async def _image(parts: Parts, name: str, project: str | None, where: str) -> FieldError | None:
     image = await parts.images.fresh(parts.images.kind.key(project, name))
     if image is not None and image.meta.deleting_at is None:
         return None
     known = ", ".join(i.meta.name for i in parts.images.list(project)[:10]) or "none yet"
-    return FieldError(
-        where="spec.image", message=f"there is no image {name}", accepted=f"one of: {known}"
-    )
+    return FieldError(where=where, message=f"there is no image {name}", accepted=f"one of: {known}")
 
 
 async def _asked(

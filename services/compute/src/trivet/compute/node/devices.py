@@ -88,6 +88,7 @@ class Devices:
             export=attachment.export,
             serial=disk.name[:SERIAL_LENGTH],
             boot_order=boot_order,
+            cd=disk.cd,
         )
         # What is served now is what the guest sees: it may still be about to grow.
         has_gib = attachment.size_bytes // GIB or disk.size_gib
