@@ -92,6 +92,17 @@ def test_nics() -> None:
     ]
 
 
+def test_a_long_text_may_be_in_a_file(tmp_path: Path) -> None:
+    option = next(o for o in field_options(VmSpec) if o.field == "user_data")
+    file = tmp_path / "seed"
+    file.write_text("#cloud-config\n{}\n")
+    assert option.names == ("--user-data",)
+    assert option.convert(f"@{file}") == "#cloud-config\n{}\n"
+    assert option.convert("#cloud-config") == "#cloud-config"
+    with pytest.raises(ValueError, match="can't be read"):
+        option.convert(f"@{tmp_path / 'nope'}")
+
+
 def test_options_of_a_spec() -> None:
     options = {o.field: o for o in field_options(VmSpec)}
     assert options["memory_mib"].names == ("--memory", "--memory-mib")
@@ -315,6 +326,7 @@ def test_what_the_client_sends_is_what_the_gateway_takes() -> None:
         samples = {"address": "10.0.0.1", "limit": 5, "disk": "data", "size_gib": 1}
         samples |= {"network": "lan", "nic": "0", "ticket": TICKET, "spec": {}}
         samples |= {"mode": "on", "source": "n1", "target": "n2"}
+        samples |= {"new": "copy"} | ({"mode": "linked"} if endpoint.noun == "vm" else {})
         given |= {name: value for name, value in samples.items() if name in known}
         request = build_request(endpoint, given.pop("name", None), given, "red")
         sent = http_request(endpoint, request)

@@ -156,6 +156,16 @@ TABLE: list[tuple[str, Vm, Seen]] = [
     ("stop-ask", make_vm(OFF, epoch=1, power=R, stop_by=LATER), Seen(UP)),
     ("stop-wait", make_vm(OFF, epoch=1, power=R, stop_by=LATER), Seen(UP, asked_at=NOW)),
     (
+        "stop-ask",
+        make_vm(OFF, epoch=1, power=R, stop_by=LATER),
+        Seen(UP, asked_at=NOW - timedelta(seconds=3)),
+    ),
+    (
+        "stop-wait",
+        make_vm(OFF, epoch=1, power=R, stop_by=LATER),
+        Seen(UP.model_copy(update={"ready": True}), asked_at=NOW - timedelta(seconds=3)),
+    ),
+    (
         "stop-wait",
         make_vm(OFF, epoch=1, power=P, stop_by=LATER),
         Seen(make_domain(P, reason="io_error")),
@@ -349,7 +359,7 @@ class Node:
         self.domain = self.domain.model_copy(update={"power": power, "reason": reason})
 
     def settle(self) -> None:
-        for _ in range(60):
+        for _ in range(200):
             step = self.step()
             if self.gone:
                 return

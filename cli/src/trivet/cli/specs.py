@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from trivet.cli import yaml_text
 from trivet.cli.sizes import parse_size
@@ -26,6 +27,7 @@ from trivet.contracts.model import GIB, MIB, Model
 
 _SIZES = {"_gib": GIB, "_mib": MIB}
 _FILE_MAX_BYTES = 4 * 1024 * 1024
+_LONG_TEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ def field_options(
             told = "a list in JSON or YAML, or @FILE"
             found.append(FieldOption(name, (flag,), str, read_list, info.is_required(), told))
             continue
-        if option := _option(name, info.annotation, info.is_required(), info.description or ""):
+        if _is_long_text(info):
+            flag, told = "--" + name.replace("_", "-"), "a text, or @FILE"
+            found.append(FieldOption(name, (flag,), str, read_text, info.is_required(), told))
+        elif option := _option(name, info.annotation, info.is_required(), info.description or ""):
             found.append(option)
     return tuple(found)
 
@@ -89,6 +94,12 @@ def singular(plural: str) -> str:
     if plural.endswith(("sses", "xes", "ches")):
         return plural.removesuffix("es")
     return plural.removesuffix("ies") + "y" if plural.endswith("ies") else plural.removesuffix("s")
+
+
+def _is_long_text(info: FieldInfo) -> bool:
+    """A text that nobody types on a command line."""
+    bounds = [getattr(bound, "max_length", None) or 0 for bound in info.metadata]
+    return _plain(info.annotation) is str and max(bounds, default=0) >= _LONG_TEXT
 
 
 def _is_list_of_objects(annotation: Any) -> bool:
@@ -148,16 +159,21 @@ def read_list(text: str) -> list[Any]:
     return value
 
 
-def _read(text: str) -> Any:
-    if text.startswith("@"):
-        path = Path(text[1:])
-        try:
-            with path.open() as file:
-                text = file.read(_FILE_MAX_BYTES)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} can't be read: {error}") from error
+def read_text(text: str) -> str:
+    """A text, itself or from `@file`. Raises `ValueError`."""
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
     try:
-        return yaml_text.load(text)
+        with path.open() as file:
+            return file.read(_FILE_MAX_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _read(text: str) -> Any:
+    try:
+        return yaml_text.load(read_text(text))
     except yaml_text.Unreadable as error:
         raise ValueError("neither JSON nor YAML") from error
 

@@ -48,8 +48,9 @@ ln -sf /proc/mounts /etc/mtab
 echo 0 >/proc/sys/kernel/sysrq
 while read module; do insmod /modules/$module; done </modules/order
 
-# The power button. acpid reads the input devices; busybox's looks for this very file.
-acpid -l /dev/null -p /run/acpid.pid
+# The power button. acpid reads the input devices that are there when it begins, and ends where
+# there are none; busybox's looks for this very file.
+(while :; do acpid -f -l /dev/null -p /run/acpid.pid; sleep 1; done) </dev/null >/dev/null 2>&1 &
 
 # Processors and memory that come later are put to use.
 uevent /bin/hotplug >/dev/null 2>&1 &

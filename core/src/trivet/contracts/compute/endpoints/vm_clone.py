@@ -1,10 +1,9 @@
 """Make a VM that is like another one, with disks that begin as its disks are now."""
 
-from typing import Literal
-
 from trivet.contracts.compute.vm import VM, WantedPower
 from trivet.contracts.endpoint import Ref, action
 from trivet.contracts.model import Name
+from trivet.contracts.storage.volume import CloneMode
 
 
 class CloneRequest(Ref):
@@ -12,7 +11,7 @@ class CloneRequest(Ref):
     and are there at once, `full` ones are copied. `power` is what the new one is to have."""
 
     new: Name
-    mode: Literal["linked", "full"] = "linked"
+    mode: CloneMode = CloneMode.LINKED
     power: WantedPower = WantedPower.RUNNING
 
 

@@ -7,9 +7,10 @@ begins anew), its processors none by number; a CD-ROM stays where it is.
 from __future__ import annotations
 
 from trivet.contracts.compute.vm import Vm, VmSpec, WantedPower
+from trivet.contracts.storage.volume import CloneMode
 
 
-def clone_of(vm: Vm, mode: str, power: WantedPower) -> VmSpec:
+def clone_of(vm: Vm, mode: CloneMode, power: WantedPower) -> VmSpec:
     """The spec of a new VM that is a clone of `vm`."""
     spec = vm.spec
     return spec.model_copy(
@@ -17,7 +18,7 @@ def clone_of(vm: Vm, mode: str, power: WantedPower) -> VmSpec:
             "image": None,
             "iso": None,
             "origin": vm.meta.name,
-            "clone": mode,
+            "clone": mode.value,
             "power": power,
             "nics": tuple(nic.model_copy(update={"address": None}) for nic in spec.nics),
             "cpu": spec.cpu.model_copy(update={"pin": ()}),

@@ -37,7 +37,7 @@ from trivet.compute.domain.actions import (
     Wait,
 )
 from trivet.compute.domain.live_rules import LIVE_RULES
-from trivet.compute.domain.situation import ASK_EVERY_S, Plan, Rule, Seen, Situation
+from trivet.compute.domain.situation import ASK_BOOTING_S, ASK_EVERY_S, Plan, Rule, Seen, Situation
 from trivet.compute.domain.vm_status import resume_delay_s, shows
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
 
@@ -62,8 +62,12 @@ def _wants(*powers: WantedPower) -> Callable[[Situation], bool]:
     return lambda s: s.wanted in powers
 
 
+def _ask_every_s(s: Situation) -> float:
+    return ASK_EVERY_S if s.seen.domain and s.seen.domain.ready else ASK_BOOTING_S
+
+
 def _ask_again_s(s: Situation) -> float:
-    return min(s.seconds_until(s.seen.asked_at, ASK_EVERY_S), s.stop_left_s)
+    return min(s.seconds_until(s.seen.asked_at, _ask_every_s(s)), s.stop_left_s)
 
 
 def _wait_for_off_s(s: Situation) -> float:
@@ -158,7 +162,7 @@ RULES: tuple[Rule, ...] = (
         "the guest is asked, and asked again: one that still boots does not hear it",
         lambda s: s.wanted is _OFF and s.power is Power.RUNNING and _ask_again_s(s) <= 0,
         lambda s: (AskShutdown(),),
-        lambda s: ASK_EVERY_S,
+        _ask_every_s,
     ),
     Rule(
         "stop-wait",

@@ -20,6 +20,9 @@ from trivet.contracts.elapsed import elapsed_s
 ASK_EVERY_S = 10.0
 """How often a guest is asked again for what it has not done yet."""
 
+ASK_BOOTING_S = 2.0
+"""The same for one that still boots, and so did not hear it."""
+
 
 @dataclass(frozen=True)
 class Seen:
