@@ -128,13 +128,15 @@ class VmSpec(Model):
     `max_vcpus` and `max_memory_mib` are how far a run can grow without a stop; left out, vcpus and
     memory change at the next start. (A Linux guest that can be given memory sets 64 MiB aside for
     that: it needs more than 128 MiB to boot.) `tpm`: a TPM 2.0, whose state is the VM's own, as is
-    that of a UEFI firmware.
+    that of a UEFI firmware. `memory_min_mib`: while its node is short of memory the guest may be
+    asked to use less (`status.balloon`), but never less than that.
 
     `user_data` (as cloud-init takes it) and `ssh_keys` reach the guest on a disk that is made
     anew at each start; cloud-init itself obeys most of it at the guest's first one only."""
 
     vcpus: int = Field(default=1, ge=1, le=256)
     memory_mib: int = Field(default=512, ge=16, le=4 * 1024 * 1024)
+    memory_min_mib: int | None = Field(default=None, ge=16, le=4 * 1024 * 1024)
     max_vcpus: int | None = Field(default=None, ge=1, le=256)
     max_memory_mib: int | None = Field(default=None, ge=16, le=4 * 1024 * 1024)
     image: Name | None = None
@@ -181,6 +183,8 @@ class VmSpec(Model):
         cards = [n.name for n in self.nics if n.name is not None]
         if len(set(cards)) != len(cards):
             raise ValueError("two nics have the same name")
+        if self.memory_min_mib is not None and self.memory_min_mib > self.memory_mib:
+            raise ValueError(f"memory_min_mib is more than memory_mib ({self.memory_mib})")
         if self.max_vcpus is not None and self.max_vcpus < self.vcpus:
             raise ValueError(f"max_vcpus is less than vcpus ({self.vcpus})")
         if self.max_memory_mib is not None and self.max_memory_mib < self.memory_mib:
@@ -222,6 +226,14 @@ class VmNic(Model):
     released: bool = False
 
 
+class BalloonStatus(Model):
+    """What a guest was asked to use of its memory, while its node was short of it; `epoch` is the
+    run that was asked."""
+
+    target_mib: int
+    epoch: int
+
+
 class VmStatus(Status):
     """`epoch` grows with every start: what runs under an older one is not this VM.
 
@@ -246,6 +258,7 @@ class VmStatus(Status):
     started_at: datetime | None = None
     crashes: int = 0
     restart_at: datetime | None = None
+    balloon: BalloonStatus | None = None
 
 
 HARDWARE = "HardwareCurrent"

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import ClassVar
 
+from trivet.contracts.compute.balloon import HostMemory
 from trivet.contracts.compute.guest_agent import GuestReport
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB
 from trivet.contracts.compute.hypervisor import (
@@ -34,6 +35,7 @@ from trivet.contracts.errors import (
     CONFLICT,
     DRIVER_FAILED,
     IN_USE,
+    INVALID,
     NOT_FOUND,
     NOT_SUPPORTED,
     UNAVAILABLE,
@@ -229,6 +231,7 @@ class FakeHypervisor:
             "vcpus": max(vcpus, running.vcpus),
             "memory_mib": max(memory_mib, running.memory_mib),
         }
+        domain.uses_mib += int(sizes["memory_mib"]) - running.memory_mib
         domain.running = running.model_copy(update=sizes)
         self.host.tell(id_)
 
@@ -241,6 +244,22 @@ class FakeHypervisor:
         if size_bytes > self.host.sizes.get(export, size_bytes):
             raise Retry(DRIVER_FAILED, f"disk {disk} is smaller", retry_after_s=0.05)
         domain.shown[disk] = size_bytes
+
+    async def host_memory(self) -> HostMemory:
+        """What the host says, less what balloons gave it."""
+        self._reach()
+        gave = sum(
+            d.running.memory_mib - d.uses_mib for d in self.host.domains.values() if d.running
+        )
+        available = self.host.available_mib + gave
+        return HostMemory(total_mib=self.config.memory_mib, available_mib=available)
+
+    async def set_target(self, id_: ResourceId, memory_mib: int) -> None:
+        """The guest obeys at once."""
+        domain, running = self._running(id_)
+        if memory_mib > running.memory_mib:
+            raise Refused(INVALID, f"{id_} has {running.memory_mib} MiB")
+        domain.uses_mib = memory_mib
 
     async def tune(self, id_: ResourceId, tuning: DomainTuning) -> None:
         """Weigh, limit and pin the running guest."""
@@ -264,7 +283,8 @@ class FakeHypervisor:
         return GuestStats(
             cpu_ns=domain.looks * 1_000_000,
             vcpus=running.vcpus,
-            memory_kib=running.memory_mib * 1024,
+            memory_kib=domain.uses_mib * 1024,
+            available_kib=max(0, domain.uses_mib - domain.needs_mib) * 1024,
             disks=tuple(DiskCounters(name=d.name, read_bytes=512) for d in running.disks),
             nics=tuple(NicCounters(mac=n.mac) for n in running.nics),
         )
@@ -357,6 +377,7 @@ class FakeHypervisor:
         self._check_devices(spec.disks, spec.nics)
         domain.running = spec
         domain.started_with = spec.disks
+        domain.uses_mib = spec.memory_mib
         domain.tampered = False
         domain.console = b""
         domain.power, domain.reason = Power.RUNNING, "booted"

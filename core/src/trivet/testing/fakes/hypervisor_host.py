@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class FakeDomain:
     """One domain: what is defined for the next start, and what runs. `shown` are the sizes that
     the guest was told its disks have grown to; `tampered`: somebody else changed how the guest
-    gets its processors."""
+    gets its processors; `uses_mib` is what its balloon leaves it, `needs_mib` what it works
+    with."""
 
     defined: DomainSpec
     running: DomainSpec | None = None
@@ -35,6 +36,8 @@ class FakeDomain:
     shown: dict[str, int] = field(default_factory=dict)
     looks: int = 0
     tampered: bool = False
+    uses_mib: int = 0
+    needs_mib: int = 64
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)
     line: FakeLine | None = field(default=None, repr=False)
     screen: FakeScreen | None = field(default=None, repr=False)
@@ -74,7 +77,7 @@ class FakeDomain:
 class FakeHost:
     """What runs on a node, whichever driver looks at it. `foreign` are names of domains that
     somebody else runs; `away` is a hypervisor that does not answer; `sizes` are those of disks'
-    exports, where a test says them."""
+    exports, where a test says them; `available_mib` is what the machine has to spare."""
 
     domains: dict[ResourceId, FakeDomain] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
@@ -83,6 +86,7 @@ class FakeHost:
     devices: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
     away: bool = False
+    available_mib: int = 16384
     defines: int = 0
     drivers: list[FakeHypervisor] = field(default_factory=list, repr=False)
 

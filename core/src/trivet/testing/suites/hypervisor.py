@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from trivet.contracts.compute.balloon import Balloon
 from trivet.contracts.compute.cpu_control import CpuControl
 from trivet.contracts.compute.hot_plug import MEMORY_STEP_MIB, HotPlug
 from trivet.contracts.compute.hypervisor import (
@@ -27,7 +28,15 @@ from trivet.contracts.compute.hypervisor import (
 )
 from trivet.contracts.compute.stats import Statistics
 from trivet.contracts.compute.vm import Power
-from trivet.contracts.errors import CONFLICT, IN_USE, NOT_FOUND, NOT_SUPPORTED, Refused, Retry
+from trivet.contracts.errors import (
+    CONFLICT,
+    IN_USE,
+    INVALID,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    Refused,
+    Retry,
+)
 from trivet.contracts.model import ResourceId
 
 NOBODY = ResourceId("vm-00000000000000ff")
@@ -392,6 +401,34 @@ class HypervisorSuite:
         await driver.act(spec.id, Act.DESTROY)
         (state,) = await driver.domains()
         assert state.cpu is None
+
+    async def test_a_guest_gives_memory_and_gets_it_again(self, bench: HypervisorBench) -> None:
+        """It has less, and all of it again; never more than it was made with."""
+        driver, spec = bench.driver, bench.spec()
+        if not (isinstance(driver, Balloon) and isinstance(driver, Statistics)):
+            pytest.skip("this driver moves no memory")
+        host = await driver.host_memory()
+        assert 0 < host.available_mib <= host.total_mib
+        with pytest.raises(Refused) as refused:
+            await driver.set_target(NOBODY, 64)
+        assert refused.value.code is NOT_FOUND
+        await driver.define(spec)
+        with pytest.raises(Refused) as refused:
+            await driver.set_target(spec.id, 64)
+        assert refused.value.code is CONFLICT
+        state = await boot(bench, spec)
+        with pytest.raises(Refused) as refused:
+            await driver.set_target(spec.id, spec.memory_mib + 1)
+        assert refused.value.code is INVALID
+        for target_mib in (spec.memory_mib - 16, spec.memory_mib):
+            for _ in range(2):
+                await driver.set_target(spec.id, target_mib)
+            async with asyncio.timeout(bench.patience_s):
+                while (await driver.stats(spec.id)).memory_kib != target_mib * 1024:
+                    await asyncio.sleep(LOOK_S)
+        (again,) = await driver.domains()
+        assert again.memory_mib == state.memory_mib == spec.memory_mib
+        await driver.act(spec.id, Act.DESTROY)
 
     async def test_what_a_guest_uses_is_told(self, bench: HypervisorBench) -> None:
         """Time grows, disks are named; what does not run uses nothing."""

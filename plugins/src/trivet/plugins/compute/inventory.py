@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trivet.contracts.compute.balloon import HostMemory
 from trivet.contracts.compute.node import NumaCell, SriovFunction, UsbDevice
 
 KIB_PER_MIB = 1024
@@ -44,6 +45,14 @@ def find(root: Path = Path("/")) -> HostHardware:
         cells=cells,
         sriov=_sriov(root / "sys/bus/pci/devices"),
         usb=_usb(root / "sys/bus/usb/devices"),
+    )
+
+
+def memory(root: Path = Path("/")) -> HostMemory:
+    """The machine's memory now."""
+    told = _text(root / "proc/meminfo")
+    return HostMemory(
+        total_mib=_meminfo_mib(told), available_mib=_meminfo_mib(told, "MemAvailable")
     )
 
 
@@ -134,11 +143,11 @@ def _usb(folder: Path) -> tuple[UsbDevice, ...]:
     return tuple(sorted(devices, key=lambda device: (device.bus, device.device)))
 
 
-def _meminfo_mib(text: str) -> int:
-    """`MemTotal` of /proc/meminfo or of a node's meminfo (`Node 0 MemTotal: ...`)."""
+def _meminfo_mib(text: str, field: str = "MemTotal") -> int:
+    """A field of /proc/meminfo or of a node's meminfo (`Node 0 MemTotal: ...`)."""
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if name.split()[-1:] == ["MemTotal"]:
+        if name.split()[-1:] == [field]:
             return int(value.split()[0]) // KIB_PER_MIB
     return 0
 

@@ -1,12 +1,15 @@
 """The parts of the libvirt driver about running guests: `contracts.compute.hot_plug`,
-`cpu_control`, `stats`."""
+`cpu_control`, `balloon`, `stats`."""
 
 from __future__ import annotations
 
+import asyncio
+
+from trivet.contracts.compute.balloon import HostMemory
 from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainTuning
 from trivet.contracts.compute.stats import GuestStats
 from trivet.contracts.model import ResourceId
-from trivet.plugins.compute import libvirt_live, libvirt_stats
+from trivet.plugins.compute import inventory, libvirt_live, libvirt_stats
 from trivet.plugins.compute.libvirt_connection import Connection
 
 
@@ -35,6 +38,14 @@ class LibvirtHotPlug:
     async def tune(self, id_: ResourceId, tuning: DomainTuning) -> None:
         """Weigh, limit and pin the running guest."""
         await self._connection.run(lambda c: libvirt_live.tune(c, id_, tuning, self._cgroups))
+
+    async def host_memory(self) -> HostMemory:
+        """The node's memory now."""
+        return await asyncio.to_thread(inventory.memory)
+
+    async def set_target(self, id_: ResourceId, memory_mib: int) -> None:
+        """Ask the running guest to use that much memory."""
+        await self._connection.run(lambda c: libvirt_live.set_target(c, id_, memory_mib))
 
     async def stats(self, id_: ResourceId) -> GuestStats:
         """What a running guest uses."""

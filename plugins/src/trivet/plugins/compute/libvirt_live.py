@@ -18,7 +18,7 @@ from trivet.contracts.compute.hypervisor import (
     DomainSpec,
     DomainTuning,
 )
-from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, NOT_SUPPORTED, Refused, Retry
+from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, INVALID, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_cpu_xml import PERIOD_US, check, quota_us, vcpu_set
 from trivet.plugins.compute.libvirt_device_xml import (
@@ -160,6 +160,17 @@ def tune(
         domain.pinVcpuFlags(vcpu, _map(vcpu_set(tuning, vcpu), cpus), live)
     domain.pinEmulator(_map(tuning.allowed, cpus), live)
     _write_record(domain, spec.model_copy(update={"cpu": tuning}))
+
+
+def set_target(connection: libvirt.virConnect, id_: ResourceId, memory_mib: int) -> None:
+    """Ask the guest's balloon to leave it that much memory."""
+    import libvirt
+
+    domain, _ = _running(connection, id_)
+    most_mib = domain.info()[1] // KIB_PER_MIB
+    if memory_mib > most_mib:
+        raise Refused(INVALID, f"{id_} has {most_mib} MiB: it can't use {memory_mib}")
+    domain.setMemoryFlags(memory_mib * KIB_PER_MIB, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
 def _map(processors: tuple[int, ...], cpus: int) -> tuple[bool, ...]:

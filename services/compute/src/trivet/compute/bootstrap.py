@@ -8,6 +8,7 @@ from trivet.compute.controllers.vm import VmController
 from trivet.compute.controllers.vm_parts import VmParts
 from trivet.compute.controllers.vm_placement import VmPlacement
 from trivet.compute.gauges import gauges
+from trivet.compute.node.balloons import Balloons
 from trivet.compute.node.checks import NodeChecks
 from trivet.compute.node.guest_watch import GuestWatch
 from trivet.compute.node.image_agent import ImageAgent
@@ -16,10 +17,12 @@ from trivet.compute.node.streams import Streams
 from trivet.compute.node.vm_agent import VmAgent
 from trivet.compute.parts import Parts
 from trivet.contracts.compute.alarms import ALARM, RULES
+from trivet.contracts.compute.balloon import Balloon
 from trivet.contracts.compute.guest_agent import GuestAgent
 from trivet.contracts.compute.hypervisor import Hypervisor
 from trivet.contracts.compute.image import IMAGE
 from trivet.contracts.compute.node import NODE
+from trivet.contracts.compute.stats import Statistics
 from trivet.contracts.compute.vm import VM
 from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.node_checks import open_checks
@@ -51,6 +54,9 @@ async def bootstrap(service: Service) -> None:
     service.agent("orphans", agent.run_sweeps)
     if isinstance(hypervisor, GuestAgent):
         service.agent("guests", GuestWatch(service, vms, hypervisor).run)
+    if isinstance(hypervisor, Balloon) and isinstance(hypervisor, Statistics):
+        balloons = Balloons(service, vms, nodes, hypervisor, hypervisor)
+        service.agent("balloons", balloons.run)
     streams = Streams(runtime, hypervisor)
     service.agent("streams", streams.run)
     image_agent = await _image_agent(service)

@@ -182,6 +182,7 @@ def booting(
         runs_with=vm.spec.hardware,
         started_at=now,
         stop_by=None,
+        balloon=None,
         disks=tuple(new_disks.get(d.name, d) for d in vm.status.disks),
         nics=tuple(new_nics.get(n.port, n) for n in vm.status.nics),
         addresses=tuple(a for n in nics for a in n.addresses),
