@@ -519,3 +519,27 @@ async def test_a_cdrom_boots_where_the_disks_have_nothing_to_boot(bench: Libvirt
         await bench.driver.act(ID, Act.DESTROY)
         server.terminate()
         await asyncio.to_thread(server.wait, 30)
+
+
+async def test_a_definition_that_somebody_changed_is_seen_and_put_back(
+    bench: LibvirtBench,
+) -> None:
+    driver, spec = bench.driver, bench.spec()
+    disk, nic = bench.more()
+    spec = spec.model_copy(update={"nics": (nic,), "max_vcpus": 2})
+    await driver.define(spec)
+    assert await driver.altered() == ()
+    await driver.act(ID, Act.START)
+    await see(bench, ID, lambda s: s.power is Power.RUNNING)
+    await driver.plug(ID, disk)
+    assert await driver.altered() == ()
+    bench.virsh("setvcpus", f"tv-{ID}", "2", "--config")
+    assert await driver.altered() == (ID,)
+    await driver.restore(ID)
+    assert await driver.altered() == ()
+    assert "current='1'" in bench.virsh("dumpxml", f"tv-{ID}", "--inactive")
+    (state,) = await driver.domains()
+    assert (state.power, state.disks) == (Power.RUNNING, ("root", "data"))
+    await driver.act(ID, Act.DESTROY)
+    assert await driver.altered() == ()
+    await driver.restore(ID)

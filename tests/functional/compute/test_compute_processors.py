@@ -76,3 +76,13 @@ async def test_what_would_have_no_effect_is_told(world: Any) -> None:
     await world.edit("plain", cpu={"limit_pct": 20})
     vm = await world.until(lambda v: v.status.condition("Scheduled").status == "false", "plain")
     assert "no cgroups" in vm.status.condition("Scheduled").message
+
+
+async def test_what_somebody_else_changed_is_put_back_and_told(world: Any) -> None:
+    await world.create()
+    vm = await world.until(ready)
+    world.host().domains[vm.meta.id].altered = True
+    vm = await world.until(lambda v: v.status.condition("Definition") is not None)
+    assert vm.status.condition("Definition").reason == "Restored"
+    assert not world.host().domains[vm.meta.id].altered
+    assert vm.status.epoch == 1

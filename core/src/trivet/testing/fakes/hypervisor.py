@@ -137,6 +137,15 @@ class FakeHypervisor:
             known.defined = domain
         self.host.defines += 1
 
+    async def altered(self) -> tuple[ResourceId, ...]:
+        """Those that a test changed behind our back."""
+        self._reach()
+        return tuple(id_ for id_, domain in self.host.domains.items() if domain.altered)
+
+    async def restore(self, id_: ResourceId) -> None:
+        """As it was."""
+        self._find(id_).altered = False
+
     async def undefine(self, id_: ResourceId) -> None:
         """Forget a stopped domain."""
         self._reach()

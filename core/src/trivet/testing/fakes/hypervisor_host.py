@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @dataclass
 class FakeDomain:
     """One domain: what is defined for the next start, and what runs. `shown` are the sizes that
-    the guest was told its disks have grown to; `tampered`: somebody else changed how the guest
-    gets its processors; `uses_mib` is what its balloon leaves it, `needs_mib` what it works
-    with."""
+    the guest was told its disks have grown to. Somebody else changed how the guest gets its
+    processors (`tampered`), or what it starts with (`altered`). `uses_mib` is what its balloon
+    leaves it, `needs_mib` what it works with."""
 
     defined: DomainSpec
     running: DomainSpec | None = None
@@ -36,6 +36,7 @@ class FakeDomain:
     shown: dict[str, int] = field(default_factory=dict)
     looks: int = 0
     tampered: bool = False
+    altered: bool = False
     uses_mib: int = 0
     needs_mib: int = 64
     clock: asyncio.TimerHandle | None = field(default=None, repr=False)

@@ -38,6 +38,7 @@ from trivet.plugins.compute import (
     cpu_groups,
     inventory,
     libvirt_agent,
+    libvirt_definitions,
     libvirt_domains,
     libvirt_screen,
     libvirt_xml,
@@ -146,13 +147,29 @@ class LibvirtHypervisor(LibvirtHotPlug):
     async def define(self, domain: DomainSpec) -> None:
         """Make the domain known to libvirt, unless it is known alike."""
         self._ids[libvirt_xml.domain_uuid(domain.id)] = domain.id
+        await self._connection.run(lambda c: self._define(c, domain))
 
-        def define(connection: libvirt.virConnect) -> None:
-            host = replace(self._host, reconnects=said_in_xml(connection))
-            rendered = libvirt_xml.render(domain, host)
-            libvirt_domains.define(connection, domain.id, rendered)
+    def _define(
+        self, connection: libvirt.virConnect, domain: DomainSpec, *, anew: bool = False
+    ) -> None:
+        host = replace(self._host, reconnects=said_in_xml(connection))
+        rendered = libvirt_xml.render(domain, host)
+        libvirt_domains.define(connection, domain, rendered, anew=anew)
 
-        await self._connection.run(define)
+    async def altered(self) -> tuple[ResourceId, ...]:
+        """The domains whose next start somebody else changed."""
+        return await self._connection.run(libvirt_definitions.altered)
+
+    async def restore(self, id_: ResourceId) -> None:
+        """Define a domain as our record in it says."""
+
+        def restore(connection: libvirt.virConnect) -> None:
+            domain = libvirt_domains.find(connection, id_)
+            record = libvirt_domains.record_of(domain, config=True)
+            if record is not None and id_ in libvirt_definitions.altered(connection):
+                self._define(connection, record[0], anew=True)
+
+        await self._connection.run(restore)
 
     async def undefine(self, id_: ResourceId) -> None:
         """Forget a stopped domain, its firmware variables and its logs."""

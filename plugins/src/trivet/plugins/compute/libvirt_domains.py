@@ -16,6 +16,7 @@ from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import CONFLICT, IN_USE, NAME_TAKEN, NOT_FOUND, Refused
 from trivet.contracts.model import ResourceId
 from trivet.plugins.compute.libvirt_cpu_xml import tuning_in
+from trivet.plugins.compute.libvirt_definitions import seal
 from trivet.plugins.compute.libvirt_devices import devices_of
 from trivet.plugins.compute.libvirt_reconnect import keep_connected, said_in_xml
 from trivet.plugins.compute.libvirt_state import power_of
@@ -54,18 +55,21 @@ def record_of(domain: libvirt.virDomain, config: bool = False) -> tuple[DomainSp
     return read_record(text)
 
 
-def define(connection: libvirt.virConnect, id_: ResourceId, rendered: str) -> None:
-    """Make the domain known; nothing if what libvirt would start next is alike."""
+def define(
+    connection: libvirt.virConnect, spec: DomainSpec, rendered: str, *, anew: bool = False
+) -> None:
+    """Make the domain known; nothing if what libvirt would start next is alike, unless `anew`."""
     import libvirt
 
-    domain = _lookup(connection, id_)
+    domain, digest = _lookup(connection, spec.id), digest_of(rendered)
     if domain is not None:
         record = record_of(domain, config=True)
         if record is None:
-            raise Refused(NAME_TAKEN, f"somebody else's domain has the UUID of {id_}")
-        if record[1] == digest_of(rendered):
+            raise Refused(NAME_TAKEN, f"somebody else's domain has the UUID of {spec.id}")
+        if record[1] == digest and not anew:
             return
-    connection.defineXMLFlags(rendered, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    domain = connection.defineXMLFlags(rendered, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    seal(domain, spec, digest)
 
 
 def undefine(connection: libvirt.virConnect, id_: ResourceId) -> None:

@@ -34,6 +34,7 @@ from trivet.plugins.compute.libvirt_device_xml import (
 
 NAMESPACE = "urn:trivet:domain:1"
 PREFIX, ELEMENT = "trivet", "domain"
+SHAPE = "shape"
 SPARE_ROOT_PORTS = 8
 DIMM_SLOTS = 16
 TB_CACHE_MIB = 32
@@ -245,9 +246,13 @@ def _console(devices: ET.Element, id_: ResourceId, facts: HostFacts) -> None:
     ET.SubElement(serial, "target", type="isa-serial", port="0")
 
 
-def record_element(spec: DomainSpec, digest: str) -> str:
-    """Our metadata element as libvirt takes it alone: it puts it into the namespace itself."""
-    return ET.tostring(_record(spec, digest, ELEMENT), encoding="unicode")
+def record_element(spec: DomainSpec, digest: str, shape: str | None = None) -> str:
+    """Our metadata element as libvirt takes it alone: it puts it into the namespace itself.
+    `shape` tells the definition that libvirt made of it (`libvirt_definitions`)."""
+    element = _record(spec, digest, ELEMENT)
+    if shape is not None:
+        element.set(SHAPE, shape)
+    return ET.tostring(element, encoding="unicode")
 
 
 def _safe(id_: ResourceId) -> str:

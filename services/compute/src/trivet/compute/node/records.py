@@ -90,6 +90,13 @@ class Records:
         told = Condition(type="Progress", status="false", reason="Failed", message=error.detail)
         await self._vms.mutate(self._vms.key_of(vm), lambda v: vm_status.tell(v, told, now))
 
+    async def tell_restored(self, vm: Vm) -> None:
+        """Show in the VM that somebody else had changed what it starts with."""
+        now = self._runtime.clock.now()
+        message = f"changed by somebody else, and put back at {now:%Y-%m-%d %H:%M:%S} UTC"
+        told = Condition(type="Definition", status="true", reason="Restored", message=message)
+        await self._vms.mutate(self._vms.key_of(vm), lambda v: vm_status.tell(v, told, now))
+
     async def released(self, vm: Vm, names: tuple[str, ...]) -> None:
         """These disks (by name) and cards (by port) are let go of, unless asked for again."""
 

@@ -18,6 +18,7 @@ from trivet.compute.domain.vm_plan import NODE
 from trivet.compute.node.domains import Domains
 from trivet.compute.node.records import Memory
 from trivet.compute.node.vm_effects import VmEffects
+from trivet.contracts.compute.definitions import Definitions
 from trivet.contracts.compute.hypervisor import Act, DomainEvent, DomainState, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
@@ -205,6 +206,18 @@ class VmAgent:
         if frozenset(strangers) != self._reported:
             await self._report(strangers)
         await self._drop_pointers(frozenset(domains))
+        if isinstance(self._hypervisor, Definitions):
+            await self._restore(self._hypervisor)
+
+    async def _restore(self, definitions: Definitions) -> None:
+        """Put back what somebody else changed of what our domains start with, and tell it."""
+        for id_ in await definitions.altered():
+            vm = self._vms.by_id(id_)
+            if vm is None or not self._is_ours(vm):
+                continue
+            log.warning("%s: what it starts with was changed by somebody else; put back", vm)
+            await definitions.restore(id_)
+            await self._effects.records.tell_restored(vm)
 
     async def _drop_pointers(self, domains: frozenset[str]) -> None:
         """Drop this node's pointers to VMs that the store positively lacks, of which nothing is
