@@ -51,6 +51,7 @@ async def test_processors_are_shared_out_by_the_kernel(weighed: LibvirtBench) ->
     await driver.tune(ID, DomainTuning(shares=1024))
     (state,) = await driver.domains()
     assert state.cpu == DomainTuning(shares=1024)
+    assert (await driver.stats(ID)).cpu_ns > 0, "time is counted in a cgroup, too"
     # Killed beside a dead libvirtd, a guest leaves its group behind: the next look takes it away.
     pid = int((weighed.folder / f"run/libvirt/qemu/{weighed.prefix}-{ID}.pid").read_text())
     await weighed.lose()
