@@ -49,7 +49,9 @@ def _cd(root: ET.Element, spec: DomainSpec) -> list[LiveDevice]:
     """What is in the drive of a live domain: it is called as our record says."""
     source = root.find("./devices/disk[@device='cdrom']/source")
     name = next((d.name for d in spec.disks if d.cd), "cd")
-    return [LiveDevice(name, CD_ALIAS)] if source is not None else []
+    # An empty drive has a source, too, which names nothing.
+    full = source is not None and (source.get("name") or source.get("file"))
+    return [LiveDevice(name, CD_ALIAS)] if full else []
 
 
 def _disk(element: ET.Element, place: int, spec: DomainSpec) -> LiveDevice:

@@ -203,6 +203,8 @@ class VmController:
         made = {p.name for p in parts if not held or p.ready}
         ports = {p.name: p for p in parts if p.kind == "port"}
         whole = not held and all(p.ready for p in parts)
+        if whole and vm.spec.origin is not None:
+            await self._parts.drop_origin(vm)
         now = self._runtime.clock.now()
 
         def record(current: Vm) -> Vm:
