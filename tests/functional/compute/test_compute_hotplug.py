@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trivet.compute.node.vm_effects import VmEffects
+from trivet.compute.node import vm_effects
 from trivet.contracts.compute.codes import BOOT_DISK
 from trivet.contracts.compute.endpoints.vm_attach_disk import ENDPOINT as ATTACH_DISK
 from trivet.contracts.compute.endpoints.vm_attach_disk import AttachDiskRequest
@@ -280,10 +280,16 @@ async def test_memory_that_is_not_promised_does_not_come(world: Any) -> None:
     assert world.host().domains[vm.meta.id].running.memory_mib == 2176
 
 
+class NotPlugging:
+    """What no hypervisor is."""
+
+
 async def test_a_hypervisor_that_can_not_plug_leaves_it_to_the_next_start(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VmEffects, "can_plug", False)
+    await world.crash()
+    monkeypatch.setattr(vm_effects, "HotPlug", NotPlugging)
+    await world.start()
     await world.create()
     await world.until(ready)
     await world.edit(disks=[ROOT, DATA])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,12 +21,11 @@ from trivet.contracts.compute.endpoints.vm_stop import StopRequest
 from trivet.contracts.compute.endpoints.vm_suspend import ENDPOINT as SUSPEND
 from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.vm import Power, Vm
-from trivet.contracts.endpoint import DeleteRequest, EditRequest, Page, Ref
+from trivet.contracts.endpoint import CreateRequest, DeleteRequest, EditRequest, NewMeta, Ref
 from trivet.contracts.errors import IMMUTABLE, IN_USE, INVALID, NOT_FOUND, REFERENCE, Refused
-from trivet.contracts.model import ResourceId
-from trivet.contracts.resource import Meta, Phase
+from trivet.contracts.resource import Phase
 from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
-from trivet.contracts.storage.snapshot import Snapshot, SnapshotSpec, SnapshotStatus
+from trivet.contracts.storage.snapshot import SnapshotSpec
 
 REF = Ref(project="p", name="web")
 
@@ -250,16 +248,10 @@ async def test_a_drain_stops_guests_and_their_wish_stays(world: Any) -> None:
 async def test_a_vm_whose_disks_have_snapshots_is_not_deleted(world: Any) -> None:
     await world.create()
     await world.until(running)
-    kept = Snapshot(
-        meta=Meta(id=ResourceId("snapshot-1"), name="s", project="p", created_at=datetime.now(UTC)),
-        spec=SnapshotSpec(volumes=("web-root",)),
-        status=SnapshotStatus(),
+    asked = CreateRequest[SnapshotSpec](
+        meta=NewMeta(name="s", project="p"), spec=SnapshotSpec(volumes=("web-root",))
     )
-
-    async def snapshots(request: Any, call: object) -> Page[Snapshot]:
-        return Page[Snapshot](items=(kept,))
-
-    await world.harness.fake(SNAPSHOTS.list, snapshots)
+    await world.harness.call(SNAPSHOTS.create, asked)
     with pytest.raises(Refused) as refused:
         await world.harness.call(VMS.delete, DeleteRequest(project="p", name="web"))
     assert refused.value.code is IN_USE
