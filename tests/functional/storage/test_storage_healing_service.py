@@ -17,7 +17,7 @@ from tests.functional.storage.conftest import NAMES, PROJECT, Storage, code_of, 
 
 from trivet.contracts.compute.endpoints.nodes import CRUD as NODES
 from trivet.contracts.compute.node import Node, NodeSpec, NodeStatus
-from trivet.contracts.endpoint import EditRequest, ListRequest, Page, Ref
+from trivet.contracts.endpoint import EditRequest, GetRequest, ListRequest, Page, Ref
 from trivet.contracts.errors import (
     CONFLICT,
     IMMUTABLE,
@@ -35,7 +35,7 @@ from trivet.contracts.storage.codes import (
     SHRINK,
     TOO_FEW_NODES,
 )
-from trivet.contracts.storage.disk import DISK, DiskFacts, DiskHealth
+from trivet.contracts.storage.disk import DISK, Disk, DiskFacts, DiskHealth
 from trivet.contracts.storage.endpoints.disk_isolate import ENDPOINT as ISOLATE
 from trivet.contracts.storage.endpoints.disk_readmit import ENDPOINT as READMIT
 from trivet.contracts.storage.endpoints.disks import CRUD as DISKS
@@ -51,6 +51,7 @@ from trivet.runtime.call import Call
 from trivet.storage.bootstrap import bootstrap
 from trivet.storage.domain.volume_status import stated, with_replica
 from trivet.testing.fakes import plugin as fakes
+from trivet.testing.fakes.disk_inspector import FakeDiskInspector
 from trivet.testing.fakes.volume_machine import MACHINES, FakeMachine
 from trivet.testing.harness import Harness
 
@@ -132,9 +133,8 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def test_replicas_come_and_go_on_line(cluster: Cluster) -> None:
-    made = await cluster.make("v", replicas=2)
+    made = await cluster.make("v", replicas=2, nodes=("n1",))
     assert len({r.node for r in made.status.replicas}) == 2
-    await cluster.attach("v")
     await cluster.edit("v", replicas=3)
     await until("it is made", lambda: _is_there(cluster, "v", 3))
     third = await cluster.show("v", 0)
@@ -144,9 +144,8 @@ async def test_replicas_come_and_go_on_line(cluster: Cluster) -> None:
     await cluster.lies_on("v", *ALL)
     assert (await cluster.show("v")).status.phase is Phase.READY
     await cluster.edit("v", replicas=1)
-    await cluster.lies_on("v", "n1")  # where its holder is
+    await cluster.lies_on("v", "n1")  # where it is wanted first
     assert [n for n in ALL if cluster.machine_of(n).replicas] == ["n1"]
-    await cluster.detach("v")
 
 
 async def _is_there(cluster: Cluster, name: str, count: int) -> bool:
@@ -219,9 +218,9 @@ async def test_what_cannot_be_is_refused_and_harms_nothing(cluster: Cluster) -> 
     assert await code_of(cluster.edit("v", replicas=4)) is MALFORMED
     assert await code_of(cluster.edit("v", replicas=0)) is MALFORMED
     assert await code_of(cluster.edit("v", pool="q")) is IMMUTABLE
-    await cluster.attach("v", "vm/1")
-    assert await code_of(cluster.attach("v", "vm/2")) is ATTACHED
-    assert await code_of(cluster.delete("v")) is IN_USE
+    await cluster.attach("w", "vm/1")
+    assert await code_of(cluster.attach("w", "vm/2")) is ATTACHED
+    assert await code_of(cluster.delete("w")) is IN_USE
     assert await code_of(cluster.ask("big", size_gib=11)) is NO_SPACE
     assert await code_of(cluster.edit("v", size_gib=12)) is NO_SPACE
     members = (PoolMember(node="n1", file_gib=10),)
@@ -335,3 +334,67 @@ async def test_only_what_can_be_is_isolated(disks: Cluster) -> None:
     assert found is not None
     assert not found.spec.isolated
     await disks.harness.call(DISKS.edit, EditRequest(name="n1-a", spec={"role": "data"}))
+
+
+async def test_a_disk_that_gets_slow_is_isolated_and_a_spare_takes_its_place(
+    tmp_path: Path,
+) -> None:
+    facts = [DiskFacts(device=f"/dev/{x}", serial=x, size_bytes=GIB, holds="") for x in "abs"]
+    slow = {"latency_ms": 500.0}
+    configs = {
+        "fake-inspector": {
+            "disks": [f.model_dump() for f in facts],
+            "readings": {"/dev/a": [slow]},
+        },
+    }
+    settings = {**NAMES, "disk_window_s": 2.0}
+    async with Harness(tmp_path, plugins=(fakes,), storage=settings, configs=configs) as harness:
+        made = Storage(harness)
+        await made.start()
+        for x in "ab":
+            await until("a disk", lambda n=f"n1-{x}": _has_role(harness, n))
+        spare = EditRequest(name="n1-s", spec={"role": "spare"})
+        await harness.call(DISKS.edit, spare)
+        await made.pool("p", members=(PoolMember(node="n1", disks=("n1-a", "n1-b")),))
+
+        async def replaced() -> bool:
+            pool = await made.show_pool("p")
+            assert set(pool.spec.members[0].disks) <= {"n1-a", "n1-b", "n1-s"}
+            return any(u.disk("n1-s") for u in pool.status.usage)
+
+        await until("the spare is in the pool", replaced, 30)
+        bad = await harness.call(DISKS.get, GetRequest(name="n1-a"))
+        assert bad.status.health is DiskHealth.ISOLATED
+        assert "500" not in bad.status.why
+        assert "125 ms" in bad.status.why
+        lies = {(await made.make(f"v{n}")).status.replicas[0].disk for n in range(4)}
+        assert lies == {"n1-b", "n1-s"}
+
+
+async def test_a_pulled_disk_leaves_the_others_of_its_pool_open(disks: Cluster) -> None:
+    await disks.make("v", replicas=2, nodes=("n1", "n2"))
+    disk = next(r.disk for r in (await disks.show("v")).status.replicas if r.node == "n1")
+    letter = disk.removeprefix("n1-")
+    inspector = FakeDiskInspector.opened["n1"]
+    pulled = next(f for f in inspector.found if f.serial == letter)
+    inspector.found = tuple(f for f in inspector.found if f is not pulled)
+
+    async def health() -> DiskHealth:
+        found: Disk = await disks.harness.call(DISKS.get, GetRequest(name=disk))
+        return found.status.health
+
+    async def is_missing() -> bool:
+        return await health() is DiskHealth.MISSING
+
+    await until("it is missing", is_missing)
+    # On the other disk of the node all goes on; what was on this one is made elsewhere in time.
+    lies = (await disks.make("w", nodes=("n1",))).status.replicas[0]
+    assert (lies.node, lies.disk != disk) == ("n1", True)
+    await disks.lies_on("v", "n2", "n3", away="n1")
+    inspector.found = (*inspector.found, pulled)
+
+    async def is_back() -> bool:
+        return await health() is DiskHealth.OK
+
+    await until("it is back", is_back)
+    await disks.lies_on("v", "n2", "n3")

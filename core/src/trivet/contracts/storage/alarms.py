@@ -7,6 +7,7 @@ from datetime import datetime
 
 from trivet.contracts.alarm import AlarmRule, Severity, alarm_kind
 from trivet.contracts.resource import Phase
+from trivet.contracts.storage.disk import DISK, Disk, DiskHealth, DiskRole
 from trivet.contracts.storage.pool import POOL, Pool
 from trivet.contracts.storage.volume import VOLUME, ReplicaState, Volume
 
@@ -69,7 +70,38 @@ def _unplaced(volume: Volume, now: datetime) -> str | None:
     return f"volume {volume.meta.name} has no place: {told.message or told.reason}"
 
 
-RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume], ...] = (
+def _disk(*healths: DiskHealth) -> Callable[[Disk, datetime], str | None]:
+    """What is told of a disk with a role in one of these healths."""
+
+    def when(disk: Disk, now: datetime) -> str | None:
+        if disk.spec.role is DiskRole.NONE or disk.status.health not in healths:
+            return None
+        status = disk.status
+        return f"disk {disk.meta.name} on {status.node} is {status.health}: {status.why}"
+
+    return when
+
+
+RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume] | AlarmRule[Disk], ...] = (
+    AlarmRule(
+        "disk-bad",
+        DISK,
+        Severity.CRITICAL,
+        "A disk fails, or is gone",
+        "What lay on it is copied elsewhere by itself where there is room: `trivet node outlook "
+        "NODE` says what is at stake. Replace it, and give the new one to the pool (`trivet pool "
+        "edit`); `trivet disk readmit NAME` takes it back if it was not to blame.",
+        _disk(DiskHealth.ISOLATED, DiskHealth.FAILED, DiskHealth.MISSING),
+    ),
+    AlarmRule(
+        "disk-warned",
+        DISK,
+        Severity.WARNING,
+        "A disk is slow, has errors, or is nearly worn out",
+        "It works on; have another at hand (a disk with the role `spare` takes its place by "
+        "itself). `trivet disk isolate NAME` moves away what lies on it.",
+        _disk(DiskHealth.WARNED),
+    ),
     AlarmRule(
         "pool-full",
         POOL,

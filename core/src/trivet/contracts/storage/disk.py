@@ -51,14 +51,15 @@ class DiskSpec(Model):
 
 
 class DiskStatus(Status):
-    """Where it is and what was found; `health` as it was judged, and `why`, since when. What
-    lies on it is told by the condition `Empty`."""
+    """Where it is and what was found; `health` as it was judged, and `why`, since when.
+    `replaced_by`: the spare that took its place."""
 
     node: str | None = None
     facts: DiskFacts | None = None
     health: DiskHealth = DiskHealth.OK
     why: str = ""
     health_since: datetime | None = None
+    replaced_by: str | None = None
 
 
 class Disk(Resource[DiskSpec, DiskStatus]):

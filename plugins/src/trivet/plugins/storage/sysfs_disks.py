@@ -20,7 +20,8 @@ from trivet.contracts.errors import TrivetError
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import MIB, Model
 from trivet.contracts.storage.disk import DiskFacts
-from trivet.contracts.storage.inspector import DiskInspector
+from trivet.contracts.storage.inspector import DiskInspector, DiskReading
+from trivet.plugins.storage.disk_probe import DiskProbes
 from trivet.plugins.storage.node_process import attempt
 
 LEFT_OUT = ("loop", "ram", "zram", "nbd", "dm-", "md", "sr", "fd", "rbd", "drbd")
@@ -53,6 +54,7 @@ class SysfsDisks:
         self._dev = config.dev_root
         self._proc = config.proc_root
         self._links = config.links
+        self._probes = DiskProbes(self._block, self._dev)
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -82,6 +84,10 @@ class SysfsDisks:
     def _found(self) -> list[tuple[str, str]]:
         """All that are disks by their names, each with its serial number."""
         return [(name, self._serial(name)) for name in self._names()]
+
+    async def read(self, device: str, within_s: float) -> DiskReading:
+        """How a disk does."""
+        return await self._probes.read(device, within_s)
 
     def _names(self) -> list[str]:
         if not self._block.is_dir():

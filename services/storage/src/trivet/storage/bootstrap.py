@@ -16,12 +16,14 @@ from trivet.storage.controllers.healing import Healer
 from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.controllers.pools import PoolController
 from trivet.storage.controllers.snapshots import SnapshotController
+from trivet.storage.controllers.spares import Spares
 from trivet.storage.controllers.volumes import VolumeController
 from trivet.storage.disk_claims import DiskClaims, DiskClaimSweep
 from trivet.storage.gauges import gauges
 from trivet.storage.ledgers import PREFIX as LEDGERS
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.beats import Beats
+from trivet.storage.node.disk_watch import DiskWatch
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.orphans import OrphanWatch
 from trivet.storage.node.pools import PoolAgent
@@ -53,7 +55,9 @@ async def bootstrap(service: Service) -> None:
     service.agent("snapshots", snapshot_agent.run)
     orphans = OrphanWatch(service, volumes, snapshots, pools, engine, pool_agent)
     service.agent("orphans", orphans.run)
-    service.agent("disks", DiskAgent(service, disks, inspector).run)
+    disk_agent = DiskAgent(service, disks, inspector)
+    service.agent("disks", disk_agent.run)
+    service.agent("disk watch", DiskWatch(service, disks, inspector, disk_agent).run)
     service.agent("beats", Beats(service).run)
     places = PlacesWatch(service, pools, disks)
     service.controller("places", places.run)
@@ -67,6 +71,8 @@ async def bootstrap(service: Service) -> None:
     pool_controller = PoolController(service, pools, volumes, snapshots, ledgers, disk_claims)
     service.controller("pools", pool_controller.run)
     age_s = runtime.settings.storage.claim_age_s
+    spares = Spares(service, pools, disks, disk_claims, places)
+    service.controller("spares", spares.run)
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
     service.state.add(gauges(pools, volumes))

@@ -1,6 +1,6 @@
 """Isolate a disk: what lies on it is moved away, nothing new comes to it.
 
-A last good copy stays until another is in sync; the disk's condition `Empty` says what is left.
+A last good copy stays until another is in sync: the condition `Redundant` of its volume says so.
 """
 
 from trivet.contracts.endpoint import action

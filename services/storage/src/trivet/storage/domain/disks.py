@@ -7,6 +7,7 @@ import re
 from datetime import datetime
 
 from trivet.contracts.errors import INVALID, Refused
+from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
 from trivet.contracts.storage.disk import Disk, DiskFacts, DiskHealth, DiskRole
 
@@ -56,3 +57,17 @@ def judged(disk: Disk, health: DiskHealth, why: str, now: datetime) -> Disk:
     if disk.status.health is health:
         return disk
     return disk.with_status(health=health, why=why, health_since=now)
+
+
+def missing(disk: Disk, now: datetime) -> Disk:
+    """The disk that is not found any more. One that was isolated or failed stays so."""
+    gone = disk.with_status(phase=Phase.UNKNOWN)
+    if disk.status.health in (DiskHealth.ISOLATED, DiskHealth.FAILED):
+        return gone
+    return judged(gone, DiskHealth.MISSING, "it is not found", now)
+
+
+def found(disk: Disk, now: datetime) -> Disk:
+    """The disk that is there, after it was missing or not."""
+    was_missing = disk.status.health is DiskHealth.MISSING
+    return judged(disk, DiskHealth.OK, "", now) if was_missing else disk

@@ -5,13 +5,15 @@ It reads only. A disk that is not found any more reads as unknown, never as gone
 
 from __future__ import annotations
 
+from functools import partial
+
 from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.disk import DISK, Disk, DiskFacts, DiskSpec, DiskStatus
 from trivet.contracts.storage.inspector import DiskInspector
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
-from trivet.storage.domain.disks import disk_name
+from trivet.storage.domain.disks import disk_name, found, missing
 
 
 class DiskAgent:
@@ -31,19 +33,19 @@ class DiskAgent:
     async def look(self) -> None:
         """Look at all disks once."""
         node = self._runtime.node
-        found = {disk_name(node, facts): facts for facts in await self._inspector.disks()}
-        for name, facts in found.items():
+        there = {disk_name(node, facts): facts for facts in await self._inspector.disks()}
+        for name, facts in there.items():
             await self._tell(name, facts)
         for disk in self._disks.list():
-            if disk.status.node == node and disk.meta.name not in found:
-                key = self._disks.key_of(disk)
-                await self._disks.mutate(key, lambda d: d.with_status(phase=Phase.UNKNOWN))
+            if disk.status.node == node and disk.meta.name not in there:
+                key, now = self._disks.key_of(disk), self._runtime.clock.now()
+                await self._disks.mutate(key, partial(missing, now=now))
 
     async def _tell(self, name: str, facts: DiskFacts) -> None:
-        node = self._runtime.node
+        node, now = self._runtime.node, self._runtime.clock.now()
 
         def seen(disk: Disk) -> Disk:
-            return disk.with_status(
+            return found(disk, now).with_status(
                 node=node,
                 facts=facts,
                 phase=Phase.READY,
