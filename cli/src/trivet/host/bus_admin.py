@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from trivet.contracts.compute.endpoints.node_drain import ENDPOINT, DrainRequest, DrainResponse
+from trivet.contracts.errors import TIMEOUT, Retry
 from trivet.runtime.call import Client
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_link import NOT_FOUND, ApiError, translate
@@ -16,12 +18,17 @@ from trivet.runtime.settings import Settings
 
 IDENTITY = "admin"
 DRAIN_GRACE_S = 30
+PROVISION_S = 60.0
 
 
-async def provision(settings: Settings) -> None:
-    """Make the streams and buckets that are missing."""
-    async with _connected(settings) as bus:
-        await provision_link(bus.link, settings.bus.replicas)
+async def provision(settings: Settings, timeout_s: float = PROVISION_S) -> None:
+    """Make the streams and buckets that are missing. Raises `Retry` where the bus, or most of
+    its servers, are not there within that time."""
+    try:
+        async with asyncio.timeout(timeout_s), _connected(settings) as bus:
+            await provision_link(bus.link, settings.bus.replicas, timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise Retry(TIMEOUT, f"not within {timeout_s:g} s") from error
 
 
 async def drain(settings: Settings, grace_s: int) -> DrainResponse:

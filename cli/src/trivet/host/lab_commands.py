@@ -16,6 +16,7 @@ import typer
 from trivet.cli.session import WaitOption
 from trivet.host import takeaway
 from trivet.host.progress import progress, told
+from trivet.host.turns import turn
 from trivet.testing.lab import disks as faults
 from trivet.testing.lab.cluster import DEFAULT_ROOT, Lab
 from trivet.testing.lab.plan import DISKS_MAX, NETS, NODES_MAX
@@ -55,8 +56,12 @@ def up(
     """Start a cluster of several nodes on this machine."""
     with told():
         takeaway.require_root("lab up")
-        lab = Lab.create(_whole(root), nodes, disks=disks, ssd=ssd, witness=witness)
-        lab.up(progress())
+        lab, say = (
+            Lab.create(_whole(root), nodes, disks=disks, ssd=ssd, witness=witness),
+            progress(),
+        )
+        with turn(lab.plan.base, say):
+            lab.up(say)
         print(NEXT.format(**lab.client_env(), last=lab.plan.workers[-1]))
 
 
@@ -65,7 +70,9 @@ def down(root: Root = DEFAULT_ROOT) -> None:
     """Remove the lab with all its data."""
     with told():
         takeaway.require_root("lab down")
-        Lab.find(_whole(root)).down(progress())
+        lab, say = Lab.find(_whole(root)), progress()
+        with turn(lab.plan.base, say):
+            lab.down(say)
         print("The lab was removed.")
 
 
@@ -100,7 +107,8 @@ def kill(node: Node, root: Root = DEFAULT_ROOT) -> None:
     """Cut the power of a node."""
     with told():
         lab = Lab.find(_whole(root))
-        lab.kill(lab.plan.node(node))
+        with turn(lab.plan.base, progress()):
+            lab.kill(lab.plan.node(node))
 
 
 @app.command()
@@ -111,10 +119,11 @@ def start(
 ) -> None:
     """Switch a node on again."""
     with told():
-        lab = Lab.find(_whole(root))
-        lab.start(lab.plan.node(node))
+        lab, say = Lab.find(_whole(root)), progress()
+        with turn(lab.plan.base, say):
+            lab.start(lab.plan.node(node))
         if wait_s:
-            lab.wait_ready([lab.plan.node(node)], progress(), wait_s)
+            lab.wait_ready([lab.plan.node(node)], say, wait_s)
 
 
 @app.command()

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 NAME = "supervisor"
 LOOK_EVERY_S = 0.25
+PROVISION_S = 10.0
+"""Of one attempt: while the most of a cluster's buses are away, the rest of the node goes on."""
 
 
 @dataclass
@@ -175,7 +177,7 @@ class Supervisor:
 
     def _provision(self) -> None:
         try:
-            asyncio.run(bus_admin.provision(self._settings))
+            asyncio.run(bus_admin.provision(self._settings, PROVISION_S))
         except TrivetError as error:
             log.warning("the bus is not provisioned yet: %s", error)
         else:
