@@ -19,6 +19,7 @@ from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import Daemon, daemons
 from trivet.testing.suites.replication import NODES, ReplicationSuite, V
+from trivet.testing.suites.replication_copies import CopyingSuite
 
 pytestmark = pytest.mark.root
 
@@ -138,3 +139,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rea
 
 class TestQemuBlockReplication(ReplicationSuite):
     """The suite, on the real thing."""
+
+
+class TestQemuBlockCopying(CopyingSuite):
+    """The suite of copies, on the real thing."""

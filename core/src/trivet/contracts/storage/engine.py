@@ -69,7 +69,7 @@ class ReplicaRecord(Model):
 class ServedReplica(Model):
     """How a served replica is reached: a unix socket for its own node, host and port for others.
     `node` is where it lies, `boot` the run of that node's kernel: what was written and not flushed
-    is gone when it is another."""
+    is gone when it is another; `blank`: nothing was written to it before this server."""
 
     volume: ResourceId
     epoch: int
@@ -79,6 +79,7 @@ class ServedReplica(Model):
     port: int | None = None
     node: str = ""
     boot: str = ""
+    blank: bool = False
 
 
 class AttachSpec(Model):

@@ -19,9 +19,9 @@ from trivet.contracts.storage.engine import (
     ServedReplica,
     check_attachable,
 )
-from trivet.contracts.storage.replication import MemberFailure
-from trivet.contracts.storage.volume import Qos
-from trivet.plugins.storage import qsd
+from trivet.contracts.storage.replication import Copy, Extent, MemberFailure
+from trivet.contracts.storage.volume import Missing, Qos
+from trivet.plugins.storage import copies, qsd
 from trivet.plugins.storage.failures import Failures
 from trivet.plugins.storage.members import read_record
 from trivet.plugins.storage.slot_changes import SlotChanges
@@ -104,6 +104,60 @@ class AttachedGraphs:
         """End a member's connections at once, also while it hangs."""
         slots = SlotChanges(self._graph(volume), self._context.node)
         await asyncio.to_thread(slots.break_off, node)
+
+    async def checkpoint(self, volume: ResourceId, *, forget: bool = True) -> None:
+        """Flush through all members, then forget the changes before the flush."""
+        graph = self._graph(volume)
+        if not forget:
+            await copies.flush(graph)
+            return
+        async with self._locks[volume]:
+            older = await copies.begin_next_memory(graph)
+        # Not while others wait: a member that hangs is dropped meanwhile.
+        await copies.flush(graph)
+        async with self._locks[volume]:
+            await copies.forget_changes(graph, older)
+
+    async def copy(
+        self,
+        volume: ResourceId,
+        node: str,
+        missing: Missing,
+        *,
+        extents: tuple[Extent, ...] = (),
+        bytes_per_s: int = 0,
+    ) -> None:
+        """Begin to copy to a member for writes only, or go on."""
+        async with self._locks[volume]:
+            graph = self._graph(volume)
+            changes = SlotChanges(graph, self._context.node)
+            record, number = await changes.writes_only(node)
+            if missing is Missing.ALL:
+                extents = (Extent(offset=0, length=record.size_bytes),)
+                if record.members[number].blank and await changes.reads(self._context.node):
+                    extents = await self._data(volume, record.size_bytes)
+            await copies.begin_copy(graph, record, number, missing, extents, bytes_per_s)
+
+    async def copies(self, volume: ResourceId | None = None) -> tuple[Copy, ...]:
+        """All copies of this node's graphs, or of that one."""
+        found: list[Copy] = []
+        for graph in self._graphs.all() if volume is None else self._graphs.of(volume):
+            record = await asyncio.to_thread(read_record, graph.record)
+            if record is not None and record.slots and graph.daemon is not None:
+                found += await copies.all_copies(graph, record)
+        return tuple(found)
+
+    async def end_copy(self, volume: ResourceId, node: str) -> None:
+        """Stop a copy if it runs, and forget it."""
+        async with self._locks[volume]:
+            graph = self._graph(volume)
+            record = await asyncio.to_thread(read_record, graph.record)
+            if record is not None:
+                await copies.end_copies(graph, record.numbers_of(node))
+
+    async def _data(self, volume: ResourceId, size_bytes: int) -> tuple[Extent, ...]:
+        """Where this node's replica has data."""
+        raise NotImplementedError
 
     def _graph(self, volume: ResourceId) -> Socket:
         """The graph with slots of a volume."""

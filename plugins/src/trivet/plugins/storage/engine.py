@@ -42,8 +42,10 @@ from trivet.contracts.storage.engine import (
     VolumeEngine,
 )
 from trivet.contracts.storage.pool import PoolUsage
+from trivet.contracts.storage.replication import Digest, Extent
 from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.attached_graphs import AttachedGraphs
+from trivet.plugins.storage.digest import data_extents, hash_blocks, is_blank, read_when_idle
 from trivet.plugins.storage.failures import Failures
 from trivet.plugins.storage.file_pool import (
     OpenPool,
@@ -100,6 +102,7 @@ class QemuBlockEngine(AttachedGraphs):
         self._failures = Failures(self.attached)
         self._stop = threading.Event()
         self._copiers = ThreadPoolExecutor(COPIERS, thread_name_prefix="replica")
+        self._readers = ThreadPoolExecutor(1, "digest", initializer=read_when_idle)
 
     @classmethod
     async def probe(cls) -> Probe:
@@ -135,7 +138,8 @@ class QemuBlockEngine(AttachedGraphs):
         """Stop copies under way; servers, graphs and mounts stay."""
         self._stop.set()
         await self._failures.close()
-        await asyncio.to_thread(self._copiers.shutdown)
+        for threads in (self._copiers, self._readers):
+            await asyncio.to_thread(threads.shutdown)
 
     # --- pools -----------------------------------------------------------------------------
 
@@ -272,6 +276,8 @@ class QemuBlockEngine(AttachedGraphs):
                 else:
                     remote = server
             data = data_path(root.replicas, volume)
+            # Nobody can have written since, where nobody could before.
+            blank = here is None and remote is None and await asyncio.to_thread(is_blank, data)
             if here is None:
                 here = await nbdkit.start_replica_server(self._servers, volume, epoch, data, export)
             if remote is None and address is not None:
@@ -279,7 +285,7 @@ class QemuBlockEngine(AttachedGraphs):
                     self._servers, volume, epoch, data, export, address
                 )
             there = nbdkit.served(here, export, remote if address else None, address)
-            about = {"node": self._context.node, "boot": self._boot}
+            about = {"node": self._context.node, "boot": self._boot, "blank": blank}
             return there.model_copy(update=about)
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
@@ -291,6 +297,23 @@ class QemuBlockEngine(AttachedGraphs):
             for server in self._servers.of(volume):
                 if server.epoch < below_epoch or server.daemon is None:
                     await nbdkit.end_replica_server(self._servers, server)
+
+    async def digest(self, volume: ResourceId, extent: Extent, block_bytes: int) -> Digest:
+        """Hash that part of this node's own replica."""
+        root, sidecar = self._complete(volume)
+        path = data_path(root.replicas, volume)
+        begin, end = extent.offset, min(extent.offset + extent.length, sidecar.size_bytes)
+        loop = asyncio.get_running_loop()
+        hashes = await loop.run_in_executor(
+            self._readers, hash_blocks, path, begin, end, block_bytes
+        )
+        return Digest(volume=volume, offset=begin, block_bytes=block_bytes, hashes=hashes)
+
+    async def _data(self, volume: ResourceId, size_bytes: int) -> tuple[Extent, ...]:
+        root, _ = self._complete(volume)
+        path = data_path(root.replicas, volume)
+        found = await asyncio.to_thread(data_extents, path, 0, size_bytes)
+        return tuple(Extent(offset=begin, length=end - begin) for begin, end in found)
 
     # --- snapshots -------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ PART_SUFFIX = ".part"
 
 
 class Member(Model):
-    """A replica behind a number; `server` is in QEMU's words; `inode` 0: not known yet."""
+    """A replica behind a number; `server` is in QEMU's words; `inode` 0: not known yet;
+    `blank`: nothing was ever written to it before it came."""
 
     node: str
     export: str
     server: dict[str, str]
     inode: int = 0
+    blank: bool = False
 
     @property
     def peer(self) -> str:
@@ -50,6 +52,10 @@ class GraphRecord(Model):
     def of(self, node: str) -> list[Member]:
         """What a node's replica was under any number."""
         return [member for member in self.members.values() if member.node == node]
+
+    def numbers_of(self, node: str) -> list[int]:
+        """All numbers that a node's replica ever had."""
+        return [number for number, member in self.members.items() if member.node == node]
 
     def with_member(self, number: int, member: Member) -> GraphRecord:
         """With that number given, or changed."""

@@ -23,6 +23,7 @@ from trivet.contracts.errors import Fatal
 from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, MemberState
 from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage.connections import connections
+from trivet.plugins.storage.copies import begin_changes, changed_bytes
 from trivet.plugins.storage.members import (
     first_record,
     read_record,
@@ -46,8 +47,6 @@ from trivet.plugins.storage.sockets import Socket, Sockets, socket_path
 PROGRAM = "qemu-storage-daemon"
 UNIX_SERVER = re.compile(r"^nbd\+unix://.*[?&]socket=(?P<path>[^&]+)$")
 EXPORT = "export"
-CHANGES = "changes"
-"""What the bitmaps on the quorum begin with that know what was written since a checkpoint."""
 LIMITS_PATH = f"/objects/{LIMITS}"
 LAST = "last"
 """The export over which the last flush goes."""
@@ -69,6 +68,9 @@ async def start_graph(graphs: Sockets, spec: AttachSpec, node: str) -> Socket:
     socket = Socket(
         spec.volume, spec.epoch, socket_path(graphs.folder, spec.volume, spec.epoch), None
     )
+    # The local replica's slot is the first: reads go there.
+    local_first = tuple(sorted(spec.replicas, key=lambda r: r.node != node))
+    spec = spec.model_copy(update={"replicas": local_first})
     nodes = single_nodes(spec.replicas[0], node, thin=spec.thin)
     if spec.slots:
         nodes = slots_nodes(spec, node)
@@ -97,7 +99,7 @@ async def start_graph(graphs: Sockets, spec: AttachSpec, node: str) -> Socket:
 
 async def _remember(graph: Socket) -> None:
     """Begin to remember what is written, and by which sockets the members were reached."""
-    await ask(graph.monitor, "block-dirty-bitmap-add", node=QUORUM, name=f"{CHANGES}.0")
+    await begin_changes(graph)
     assert graph.daemon is not None
     daemon = graph.daemon
 
@@ -198,17 +200,6 @@ async def look_at(graph: Socket, servers: Sockets) -> AttachedVolume:
     elif not _reaches_its_server(nodes, graph.daemon, servers):
         return broken
     return broken.model_copy(update=seen)
-
-
-def changed_bytes(quorum: dict[str, Any]) -> int:
-    """What was written since the last checkpoint, by the bitmaps on the quorum."""
-    bitmaps = quorum.get("dirty-bitmaps", ())
-    return max((int(b["count"]) for b in bitmaps if is_changes(b.get("name", ""))), default=0)
-
-
-def is_changes(bitmap: str) -> bool:
-    """Whether that bitmap is one of those that a checkpoint begins."""
-    return bitmap.startswith(f"{CHANGES}.")
 
 
 def _reaches_its_server(nodes: list[dict[str, Any]], graph: Daemon, servers: Sockets) -> bool:

@@ -19,6 +19,7 @@ from trivet.contracts.errors import CONFLICT, NOT_FOUND, Fatal, Refused
 from trivet.contracts.storage.codes import SHRINK
 from trivet.contracts.storage.engine import ServedReplica
 from trivet.plugins.storage.connections import Connection, connections, shut_down
+from trivet.plugins.storage.copies import end_copies
 from trivet.plugins.storage.members import (
     GraphRecord,
     Member,
@@ -86,7 +87,7 @@ class SlotChanges:
             if free[0] != 0:
                 slots, record = await self._make_way(slots, record, slot)
             slot = 0
-        member = Member(node=served.node, export=served.export, server=server)
+        member = Member(node=served.node, export=served.export, server=server, blank=served.blank)
         await self._place(slots, record, slot, member, WRITES)
 
     async def promote(self, node: str) -> None:
@@ -99,6 +100,22 @@ class SlotChanges:
             slot = slots.holding(child.number)
             assert slot is not None
             await self._place(slots, record, slot, record.members[child.number], READS)
+
+    async def writes_only(self, node: str) -> tuple[GraphRecord, int]:
+        """The number of a member that serves no read, and the record."""
+        slots, record = await self.settled()
+        child = _child_of(slots, record, node)
+        if child is None:
+            raise Refused(NOT_FOUND, f"{node} has no replica in {self._name}")
+        if child.kind != WRITES:
+            raise Refused(CONFLICT, f"{node} serves reads in {self._name} already")
+        return record, child.number
+
+    async def reads(self, node: str) -> bool:
+        """Whether that node's replica serves reads."""
+        slots, record = await self.settled()
+        child = _child_of(slots, record, node)
+        return child is not None and child.kind == READS
 
     def break_off(self, node: str) -> None:
         """End a member's connections. Blocks, though never on the graph."""
@@ -135,6 +152,7 @@ class SlotChanges:
     async def _drop(self, node: str) -> None:
         slots, record = await self.settled()
         child = _child_of(slots, record, node)
+        await end_copies(self.graph, record.numbers_of(node))
         slot = slots.holding(child.number) if child is not None else None
         if child is None or slot is None:
             return

@@ -6,6 +6,8 @@
         w.N   the same for writes only (blkdebug, which fails every read, over r.N)
         p.N   a placeholder (blkdebug over z.N, which keeps nothing)
 
+    c.N, d.N: what a copy to replica N writes to, as r.N and n.N
+
 A number N is given once in the life of a graph. A slot with two children was left in the middle
 of a change: the one with the higher number is what it changes to.
 """
@@ -24,6 +26,7 @@ LIMITS = "limits"
 SLOT = "slot"
 READS, WRITES, PLACEHOLDER = "r", "w", "p"
 CLIENT, NOTHING = "n", "z"
+COPY, COPY_CLIENT = "c", "d"
 EIO = 5
 OPEN_TIMEOUT_S = 3
 """Where it is not there already, the graph is not held up for longer."""
@@ -124,6 +127,18 @@ def replica_nodes(
         "file": f"{CLIENT}.{number}",
         "discard": discard,
     }
+    return [client, bounded]
+
+
+def copy_nodes(
+    number: int, server: Mapping[str, str], export: str, size_bytes: int, *, thin: bool
+) -> Nodes:
+    """The nodes c.N (what a copy to N writes to) and d.N: as r.N, by a connection of its own."""
+    client, bounded = replica_nodes(number, server, export, size_bytes, thin=thin)
+    client["node-name"] = f"{COPY_CLIENT}.{number}"
+    bounded |= {"node-name": f"{COPY}.{number}", "file": client["node-name"]}
+    if thin:
+        bounded["detect-zeroes"] = "unmap"
     return [client, bounded]
 
 
