@@ -204,6 +204,9 @@ def test_dhcp_names_the_guests_here_alone() -> None:
     want = wanted(view(port(1), port(2, node="n2")))
     (served,) = want.dhcp
     assert [h.hostname for h in served.hosts] == ["p1"]
+    tunnels = {"n1": "192.0.2.1", "n2": "192.0.2.2"}
+    (joined,) = wanted(view(port(1), port(2, node="n2"), vteps=tunnels)).dhcp
+    assert [(h.hostname, h.leased) for h in joined.hosts] == [("p1", True), ("p2", False)]
     assert wanted(view(port(1), networks=(network(1, dhcp=False),))).dhcp == ()
 
 

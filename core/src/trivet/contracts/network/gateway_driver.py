@@ -61,11 +61,13 @@ class GatewayDriver(Driver, Protocol):
 
 
 class DhcpHost(Model):
-    """A guest's fixed lease and its name."""
+    """A guest's fixed lease and its name. `leased` false: it lives on another node, where it
+    gets its lease; here its name alone is known."""
 
     mac: str
     addresses: tuple[str, ...]
     hostname: str
+    leased: bool = True
 
 
 class DhcpNetwork(Model):

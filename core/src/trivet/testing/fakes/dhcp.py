@@ -26,7 +26,7 @@ class DhcpWorld(DamagedWorld):
     def lease(self, network: ResourceId, mac: str) -> DhcpHost | None:
         """What the guest with that MAC is told; None: nobody answers it."""
         found = self.networks.get(network)
-        return next((h for h in found.hosts if h.mac == mac), None) if found else None
+        return next((h for h in found.hosts if h.mac == mac and h.leased), None) if found else None
 
     def resolve(self, network: ResourceId, name: str) -> set[str]:
         """The addresses of a guest's name."""

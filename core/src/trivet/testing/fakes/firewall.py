@@ -63,6 +63,7 @@ class FakeFirewall:
 
     def __init__(self, context: DriverContext, config: FakeFirewallConfig) -> None:
         self._taps = f"{context.prefix}p"
+        self._tunnels = f"{context.prefix}vx"
         self.fail_applies = config.fail_applies
         self.applied = 0
         self._opened = False
@@ -164,6 +165,8 @@ class FakeFirewall:
         """Whether the packet passes now; one that passes becomes part of a connection."""
         if not self._closed_table:
             return Judgement(True, "there is no table")
+        if packet.receiver.startswith(self._tunnels) and _of_the_node(packet):
+            return Judgement(False, "between a guest and its gateway: it stays on the node")
         sender, receiver = self._binding(packet.sender), self._binding(packet.receiver)
         for device, binding in ((packet.sender, sender), (packet.receiver, receiver)):
             if device.startswith(self._taps) and binding is None:
@@ -329,6 +332,12 @@ def _spoofed(packet: Packet, binding: Binding, taken: set[str]) -> str | None:
 def _arp_lies(packet: Packet, binding: Binding) -> bool:
     claimed = packet.arp_mac or packet.src_mac
     return claimed != binding.mac or packet.src not in {*binding.addresses, "0.0.0.0"}
+
+
+def _of_the_node(packet: Packet) -> bool:
+    if packet.shape is Shape.UDP:
+        return packet.dport in (67, 68, 546, 547)
+    return packet.shape in (Shape.ROUTER_SOLICIT, Shape.ROUTER_ADVERT)
 
 
 def _asks_dhcp(packet: Packet, binding: Binding) -> bool:

@@ -90,6 +90,16 @@ class DhcpSuite:
         assert await clients.lease(100, host(10).mac) is not None
         assert await clients.lease(100, "02:00:00:00:00:99") is None
 
+    async def test_a_guest_elsewhere_has_its_name_alone(
+        self, driver: DhcpDriver, clients: Clients
+    ) -> None:
+        """Its lease is another node's to give."""
+        away = host(12, leased=False)
+        await driver.ensure(served(hosts=(host(10), away)))
+        assert await clients.lease(100, host(10).mac) is not None
+        assert await clients.lease(100, away.mac) is None
+        assert await clients.resolve(100, away.hostname) == {"10.9.0.12"}
+
     async def test_a_change_of_hosts_interrupts_nothing(
         self, driver: DhcpDriver, clients: Clients
     ) -> None:

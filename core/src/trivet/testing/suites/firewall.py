@@ -3,7 +3,8 @@
 A test module subclasses `FirewallSuite` and provides two fixtures: `driver`, opened, with the
 prefix `tv` and no rules, and `wire`, which brings a packet onto the bridge `tvbr100` and tells
 whether it came out where it should. On that bridge are the taps `tvpalice`, `tvpbob` and
-`tvpeve`, which no ruleset ever names, and the gateway's link `tvgate`.
+`tvpeve`, which no ruleset ever names, the gateway's link `tvgate`, and `tvvx100`, the tunnel to
+other nodes.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from trivet.contracts.security.group import Action, Direction, Rule
 from trivet.contracts.security.group import Protocol as Proto
 from trivet.testing.packets import BROADCAST, Dress, Packet, Shape
 
-ALICE, BOB, EVE, GATE = "tvpalice", "tvpbob", "tvpeve", "tvgate"
-DEVICES = (ALICE, BOB, EVE, GATE)
+ALICE, BOB, EVE, GATE, FAR = "tvpalice", "tvpbob", "tvpeve", "tvgate", "tvvx100"
+DEVICES = (ALICE, BOB, EVE, GATE, FAR)
 VNI = 100
 MACS = {
     ALICE: "52:54:00:00:00:0a",
     BOB: "52:54:00:00:00:0b",
     EVE: "52:54:00:00:00:0e",
     GATE: "52:54:00:00:00:01",
+    FAR: "52:54:00:00:00:0f",
 }
-V4 = {ALICE: "10.0.0.10", BOB: "10.0.0.11", EVE: "10.0.0.14", GATE: "10.0.0.1"}
-V6 = {ALICE: "fd00::a", BOB: "fd00::b", EVE: "fd00::e", GATE: "fd00::1"}
+V4 = {ALICE: "10.0.0.10", BOB: "10.0.0.11", EVE: "10.0.0.14", GATE: "10.0.0.1", FAR: "10.0.0.15"}
+V6 = {ALICE: "fd00::a", BOB: "fd00::b", EVE: "fd00::e", GATE: "fd00::1", FAR: "fd00::f"}
 LL = {ALICE: "fe80::5054:ff:fe00:a", BOB: "fe80::5054:ff:fe00:b", GATE: "fe80::5054:ff:fe00:1"}
 
 
@@ -228,6 +230,25 @@ CASES: tuple[tuple[str, Packet, bool], ...] = (
     (
         "gratuitous advertisement for the gateway, to all",
         _nd(BOB, ALICE, Shape.NEIGHBOR_ADVERT, dst="ff02::1", dst_mac=ALL_NODES, target=V6[GATE]),
+        False,
+    ),
+    ("to a guest elsewhere", _tcp(BOB, FAR, 22), True),
+    ("to a denied port elsewhere", packet(BOB, FAR, Shape.UDP, 5353), False),
+    ("from a guest elsewhere", _tcp(FAR, ALICE, 22), True),
+    ("from a guest elsewhere to a port of no rule", _tcp(FAR, ALICE, 23), False),
+    ("arp that goes elsewhere", packet(BOB, FAR, Shape.ARP), True),
+    ("neighbour solicitation elsewhere", _nd(BOB, FAR, Shape.NEIGHBOR_SOLICIT), True),
+    ("asking for an address elsewhere", replace(_ASK_DHCP, receiver=FAR, dst_mac=BROADCAST), False),
+    (
+        "asking for a v6 address elsewhere",
+        replace(packet(BOB, FAR, Shape.UDP, 547, v6=True), sport=546, dst="ff02::1:2"),
+        False,
+    ),
+    ("the gateway's DHCP answer elsewhere", replace(_DHCP_ANSWER, receiver=FAR), False),
+    ("router solicitation elsewhere", _nd(BOB, FAR, Shape.ROUTER_SOLICIT, src=LL[BOB]), False),
+    (
+        "the gateway's router advertisement elsewhere",
+        _nd(GATE, FAR, Shape.ROUTER_ADVERT, src=LL[GATE]),
         False,
     ),
     ("a DHCPv6 server", replace(packet(BOB, ALICE, Shape.UDP, 546, v6=True), sport=547), False),

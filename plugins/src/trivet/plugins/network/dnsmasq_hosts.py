@@ -48,7 +48,10 @@ def former(given: Given, hosts: Iterable[DhcpHost]) -> dict[str, tuple[str, ...]
 
 
 def host_line(host: DhcpHost, others: tuple[str, ...] = ()) -> str:
-    """A guest's line in the hosts file: its MAC, those before it, its addresses, its name."""
+    """A guest's line in the hosts file: its MAC, those before it, its addresses, its name; one of
+    another node's is not to be answered at all, not even that its lease is unknown."""
+    if not host.leased:
+        return f"{host.mac},ignore"
     places = [a if ":" not in a else f"[{a}]" for a in host.addresses]
     return ",".join([host.mac, *others, *places, host.hostname, LEASE])
 

@@ -29,6 +29,16 @@ def _towards(binding: Binding, last: Sequence[str]) -> list[str]:
     ]
 
 
+def _at_home(names: Names) -> list[str]:
+    """What is between a guest and its gateway does not leave the node: every node has the
+    same gateway, and another one's DHCP server would refuse a guest that it does not know."""
+    away = f"oifname {names.tunnels}"
+    return [
+        f"{away} udp dport {{ 67, 68, 546, 547 }} drop",
+        f"{away} icmpv6 type {{ 133, 134 }} drop",
+    ]
+
+
 def native_flow(
     parts: Parts, ports: Sequence[tuple[int, Binding]], slots: Slots, names: Names
 ) -> None:
@@ -42,7 +52,7 @@ def native_flow(
     parts.chain("leaving", ["ether type arp return", "iifname vmap @leave", "drop"])
     parts.chain("arriving", ["oifname vmap @arrive", "drop"])
     ways = [f"iifname {names.taps} jump leaving", f"oifname {names.taps} jump arriving"]
-    parts.chain("forward", ways, hook=hook_line("forward", -310))
+    parts.chain("forward", [*_at_home(names), *ways], hook=hook_line("forward", -310))
 
 
 def marking_flow(parts: Parts, ports: Sequence[tuple[int, Binding]], names: Names) -> None:
@@ -61,6 +71,7 @@ def marking_flow(parts: Parts, ports: Sequence[tuple[int, Binding]], names: Name
     judged = ["ether type arp return", f"meta mark & 0x{JUDGED:x} == 0 drop", "meta mark set 0"]
     parts.chain("judged", judged)
     ways = [
+        *_at_home(names),
         f"iifname {names.links} meta mark set 0",
         f"oifname {names.taps} meta mark set 0",
         f"iifname {names.taps} jump leaving",

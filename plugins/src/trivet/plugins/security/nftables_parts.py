@@ -50,6 +50,11 @@ class Names:
         return f'"{self.prefix}*"'
 
     @property
+    def tunnels(self) -> str:
+        """All tunnels to other nodes."""
+        return f'"{self.prefix}vx*"'
+
+    @property
     def bridges(self) -> str:
         """All bridges of Trivet's."""
         return f'"{self.prefix}br*"'

@@ -81,7 +81,7 @@ def wanted(view: NodeView) -> Wanted:
     return Wanted(
         segments=tuple(_segment(n, vtep, away[n.meta.id], view.vteps) for n in networks),
         legs=tuple(_leg(n) for n in networks),
-        dhcp=tuple(_dhcp(view, n, made.values()) for n in networks if n.spec.dhcp),
+        dhcp=tuple(_dhcp(view, n, made.values(), away[n.meta.id]) for n in networks if n.spec.dhcp),
         plugs=tuple(m.plug for m in made.values()),
         stations={_vni(n): _stations(view, n, here, away[n.meta.id]) for n in networks}
         if vtep
@@ -148,7 +148,11 @@ def _leg(network: Network) -> GatewayLeg:
     )
 
 
-def _dhcp(view: NodeView, network: Network, here: Iterable[Made]) -> DhcpNetwork:
+def _dhcp(
+    view: NodeView, network: Network, here: Iterable[Made], away: Iterable[Port]
+) -> DhcpNetwork:
+    """Leases are of the guests here; all guests that can be reached have names."""
+    leased = tuple(m.host for m in here if m.network.meta.id == network.meta.id)
     return DhcpNetwork(
         network=network.meta.id,
         generation=network.meta.generation,
@@ -157,7 +161,7 @@ def _dhcp(view: NodeView, network: Network, here: Iterable[Made]) -> DhcpNetwork
         gateways=tuple(str(ip_interface(g).ip) for g in network.status.gateways),
         mtu=network.spec.mtu,
         upstream=network.spec.dns,
-        hosts=tuple(m.host for m in here if m.network.meta.id == network.meta.id),
+        hosts=leased + tuple(_host(p).model_copy(update={"leased": False}) for p in away),
     )
 
 

@@ -25,14 +25,15 @@ def wire(service: Service, parts: Parts) -> None:
         address = normal(request.address)
         if address is None:
             raise Refused(INVALID, f"{request.address} is no address")
-        nodes = sorted(
-            {
-                p.status.node
-                for p in parts.ports.list(request.project)
-                if p.status.network_id == network.meta.id and p.status.node
-            }
-        )
-        wanted = [n for n in nodes if request.node in (None, n)]
+        ports = [
+            p
+            for p in parts.ports.list(request.project)
+            if p.status.network_id == network.meta.id and p.status.node
+        ]
+        nodes = sorted({p.status.node for p in ports if p.status.node})
+        # A guest answers to the gateway of its own node: all have the same address.
+        near = [p.status.node for p in ports if address in p.status.addresses]
+        wanted = [n for n in (near or nodes) if request.node in (None, n)]
         if not wanted:
             hint = f"it is on {', '.join(nodes)}" if nodes else "no port of it is plugged anywhere"
             raise Refused(NOT_ON_NODE, f"network {request.name} is not there", hint=hint)
