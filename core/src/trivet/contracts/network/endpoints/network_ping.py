@@ -9,7 +9,8 @@ from trivet.contracts.network.network import NETWORK
 
 
 class PingRequest(Ref):
-    """`node`: from the gateway of which node (None: any that has the network)."""
+    """`node`: from the gateway of which node (None: any that has the network). A guest answers
+    to the gateway of its own node alone: the others have the same address."""
 
     address: str = Field(max_length=45)
     node: Name | None = None

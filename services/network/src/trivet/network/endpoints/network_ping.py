@@ -32,8 +32,9 @@ def wire(service: Service, parts: Parts) -> None:
         ]
         nodes = sorted({p.status.node for p in ports if p.status.node})
         # A guest answers to the gateway of its own node: all have the same address.
-        near = [p.status.node for p in ports if address in p.status.addresses]
-        wanted = [n for n in (near or nodes) if request.node in (None, n)]
+        near = [p.status.node for p in ports if p.status.node and address in p.status.addresses]
+        nodes = near or nodes
+        wanted = [n for n in nodes if request.node in (None, n)]
         if not wanted:
             hint = f"it is on {', '.join(nodes)}" if nodes else "no port of it is plugged anywhere"
             raise Refused(NOT_ON_NODE, f"network {request.name} is not there", hint=hint)
