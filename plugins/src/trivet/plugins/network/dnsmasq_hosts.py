@@ -27,7 +27,7 @@ def given_now(given: Given, hosts: Iterable[DhcpHost]) -> dict[str, tuple[str, .
     """`given`, after these hosts could lease their addresses."""
     after = dict(given)
     for host in hosts:
-        for address in _v4(host):
+        for address in _v4(host) if host.leased else ():
             had = after.get(address, ())
             after[address] = had if host.mac in had else (*had, host.mac)
     return after
@@ -40,6 +40,7 @@ def former(given: Given, hosts: Iterable[DhcpHost]) -> dict[str, tuple[str, ...]
     found = {
         mac: tuple(m for address in _v4(host) for m in given.get(address, ()) if m != mac)
         for mac, host in present.items()
+        if host.leased
     }
     for macs in found.values():
         if len(macs) > FORMER_MAX or any(mac in present for mac in macs):
