@@ -19,6 +19,9 @@ BUS = "nats"
 LIBVIRTD = "libvirtd"
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TZ")
 FILES_LIMIT = 65536
+ARENAS = "2"
+"""The C library's heaps in a process: one a thread, as it would have it, keeps memory that is
+not used."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def environment(layout: Layout) -> dict[str, str]:
         "PATH": f"{layout.venv / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(layout.state),
         "LANG": "C.UTF-8",
+        "MALLOC_ARENA_MAX": ARENAS,
         "TRIVET_SETTINGS": str(layout.settings_file),
     }
 

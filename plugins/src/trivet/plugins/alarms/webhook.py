@@ -8,9 +8,8 @@ of their own, never in the settings.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import httpx
 from pydantic import Field
 
 from trivet.contracts.alarm_sink import AlarmNotice, AlarmSink
@@ -18,6 +17,9 @@ from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import DRIVER_FAILED, INVALID, UNAVAILABLE, Fatal, Refused, Retry
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import Model
+
+if TYPE_CHECKING:
+    import httpx
 
 TEMPORARY = frozenset({408, 425, 429})
 
@@ -49,6 +51,8 @@ class Webhook:
 
     async def open(self) -> None:
         """Read the token. Raises `Fatal` where that can't be."""
+        import httpx  # late: it is large, and seldom needed
+
         headers = {}
         if self._config.token_file is not None:
             try:
@@ -71,6 +75,8 @@ class Webhook:
 
     async def tell(self, notice: AlarmNotice) -> None:
         """Post the notice."""
+        import httpx  # late: it is large, and seldom needed
+
         assert self._http is not None, "opened before use"
         headers = {"Content-Type": "application/json", "Idempotency-Key": notice.key}
         try:

@@ -15,9 +15,8 @@ import ipaddress
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-import httpx
 from pydantic import Field
 
 from trivet.contracts.compute.image import ImageSourceSpec
@@ -26,6 +25,9 @@ from trivet.contracts.driver import DriverContext, Probe
 from trivet.contracts.errors import INVALID, UNAVAILABLE, Refused, Retry
 from trivet.contracts.hookspecs import hookimpl
 from trivet.contracts.model import GIB, Model
+
+if TYPE_CHECKING:
+    import httpx
 
 REDIRECTS = 5
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -102,6 +104,8 @@ class HttpSource:
 
     async def _persist(self, url: str, download: _Download, progress: Progress) -> None:
         """Try until the download is complete; `Retry` when there are no tries left."""
+        import httpx  # late: it is large, and seldom needed
+
         for left in reversed(range(self._config.tries)):
             try:
                 await self._transfer(url, download, progress)
@@ -114,6 +118,8 @@ class HttpSource:
 
     async def _transfer(self, url: str, download: _Download, progress: Progress) -> None:
         """One try: from where the last one broke, or from the start."""
+        import httpx
+
         config = self._config
         timeout = httpx.Timeout(config.stall_s, connect=config.connect_s)
         # Compression is declined: bytes are counted, resumed and hashed as they are stored.

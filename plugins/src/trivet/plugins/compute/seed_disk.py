@@ -9,13 +9,13 @@ import io
 import os
 from pathlib import Path
 
-import pycdlib
-
 from trivet.contracts.compute.seed import LABEL, Seed
 
 
 def iso_of(seed: Seed) -> bytes:
     """The image: the seed's files in the root, under their own names by Rock Ridge and Joliet."""
+    import pycdlib  # late: it is large, and seldom needed
+
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident=LABEL, joliet=3, rock_ridge="1.09")
     for number, (name, data) in enumerate(sorted(seed.files.items())):

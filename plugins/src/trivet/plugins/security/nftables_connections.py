@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from pyroute2 import NFCTSocket
-
 from trivet.contracts.security.firewall import Binding, Connection, Ruleset
 from trivet.contracts.security.group import Direction, Protocol
 
@@ -22,6 +20,8 @@ Tracked = tuple[int, int, str, str, int]
 def tracked() -> list[Tracked]:
     """What is tracked in the namespace of the calling thread; blocks."""
     found: list[Tracked] = []
+    from pyroute2 import NFCTSocket  # late: it is large, and seldom needed
+
     for family in (socket.AF_INET, socket.AF_INET6):
         with NFCTSocket(nfgen_family=family) as conntrack:
             found += [e for m in islice(conntrack.dump(), READ_MAX) if (e := _entry(m))]

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import httpx
 import jwt
 from pydantic import Field
 
@@ -26,6 +25,9 @@ from trivet.contracts.security.identity_provider import (
     LoginFacts,
 )
 from trivet.plugins.security.oidc_keys import ProviderKeys
+
+if TYPE_CHECKING:
+    pass
 
 LEEWAY_S = 30
 TOKEN_CHARS = 8192
@@ -67,6 +69,8 @@ class Oidc:
     Config: ClassVar[type[Model]] = OidcConfig
 
     def __init__(self, context: DriverContext, config: OidcConfig) -> None:
+        import httpx  # late: it is large, and seldom needed
+
         self._config = config
         self._client = httpx.AsyncClient(follow_redirects=False)
         self._keys = ProviderKeys(config.issuer, self._client)

@@ -11,13 +11,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 from jwt import PyJWK, PyJWTError
 
 from trivet.contracts.errors import UNAVAILABLE, Retry
+
+if TYPE_CHECKING:
+    import httpx
 
 FRESH_S = 600.0
 AGAIN_S = 30.0
@@ -61,6 +63,8 @@ class ProviderKeys:
         return self._known.keys.get(key_id)
 
     async def _renew(self, key_id: str) -> None:
+        import httpx  # late: it is large, and seldom needed
+
         now = time.monotonic()
         known = self._known
         if known is not None and key_id in known.keys and now - known.at < FRESH_S:
@@ -82,6 +86,8 @@ class ProviderKeys:
 
     async def _document(self, url: str) -> dict[str, Any]:
         """A JSON object from a place that can be trusted to be the provider's."""
+        import httpx
+
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise ValueError(f"{url} is not https")
