@@ -1,7 +1,8 @@
-"""How long a killed compute service needs, with 10,000 VMs, until it has looked at all of them.
+"""How long a killed compute service needs, with 10,000 VMs, until it has judged all of them.
 
-While it is down one more VM is stored, whose key is the last: the leader looks at VMs in order,
-so once it has told something of that one it has seen the others. From exec to there.
+While it is down one more VM is stored, whose key is the last: the leader goes through VMs in
+order, and looks at those of which the store says that something is left to do. So once it has told
+something of that one it has judged the others. From exec to there.
 """
 
 from __future__ import annotations

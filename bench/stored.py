@@ -56,8 +56,10 @@ async def store_vm(store: Store, vm: Vm) -> None:
 
 
 async def store_settled_vms(node: FakeNode, count: int) -> None:
-    """Store `stored-00000` and on."""
+    """Store `stored-00000` and on. The service is away meanwhile: it would take back promises to
+    VMs that are not there yet, or promise anew what is about to be."""
     vms = [settled_vm(f"stored-{number:05}") for number in range(count)]
+    node.kill("compute")
     async with node.bucket("compute") as store:
         assignments = Assignments(store)
         waiting = iter(vms)
@@ -72,6 +74,8 @@ async def store_settled_vms(node: FakeNode, count: int) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(work())
+    node.start("compute")
+    await node.ready()
 
 
 async def _promise(store: Store, vms: list[Vm]) -> None:

@@ -67,8 +67,10 @@ class AlarmController:
         self._about.clear()
         self._seen.clear()
         self._crowd.clear()
-        self._begun = False
-        await self._reconciler.run()
+        try:
+            await self._reconciler.run()
+        finally:
+            self._begun = False
 
     def _count(self, key: str) -> None:
         """Keep count of the alarms that are raised, by rule."""
@@ -82,6 +84,8 @@ class AlarmController:
 
     def _changed(self, collection: Collection[Any]) -> Any:
         def changed(key: str) -> None:
+            if not self._begun:
+                return  # all are asked for when it begins
             for name in self._ask(collection, key):
                 self._reconciler.wake(name)
 

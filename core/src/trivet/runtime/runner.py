@@ -18,6 +18,7 @@ import uvloop
 from trivet.contracts.errors import Fatal, TrivetError, code
 from trivet.runtime.call import Client
 from trivet.runtime.clock import SystemClock
+from trivet.runtime.garbage import started, wait_for_start
 from trivet.runtime.inside import tell_when_asked
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.nats_bus import NatsBus
@@ -88,6 +89,7 @@ async def run(service: str, settings: Settings, bootstrap: Bootstrap) -> None:
     try:
         made = Service(runtime)
         await bootstrap(made)
+        made.on_up(started)
         await made.run(stop)
     finally:
         await bus.close()
@@ -99,6 +101,7 @@ def main(service: str, bootstrap: Bootstrap, *, netlink: bool = False) -> None:
 
     `netlink`: its drivers open netlink sockets in the event loop, which the fast loop can't.
     """
+    wait_for_start()
     try:
         settings = load_settings()
         configure_logs(service, settings.log_level)

@@ -96,6 +96,7 @@ class Service:
         self._controllers: list[tuple[str, Duty]] = []
         self._event_callbacks: list[tuple[str, EventCallback]] = []
         self._closers: list[Duty] = []
+        self._when_up: list[Callable[[], None]] = []
         self._untold = Untold(runtime.clock)
         self._leads = False
         self.state = State()
@@ -135,6 +136,10 @@ class Service:
         """Hear events from now on (`trivet.evt.storage.volume.>`): hints to look, no more."""
         self._event_callbacks.append((subject, callback))
 
+    def on_up(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once copies are filled and calls are answered."""
+        self._when_up.append(callback)
+
     def on_close(self, close: Duty) -> None:
         """Call `close` at the end, last one first."""
         self._closers.append(close)
@@ -161,6 +166,8 @@ class Service:
             if self._collections:
                 tasks.append(asyncio.create_task(self._forever("lead", self._lead)))
             self.up.set()
+            for tell in self._when_up:
+                tell()
             log.info("%s on %s is up", self.runtime.service, self.runtime.node)
             await stop.wait()
         finally:

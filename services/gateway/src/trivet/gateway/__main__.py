@@ -16,6 +16,7 @@ from trivet.gateway.audit_spool import AuditSpool
 from trivet.gateway.limits import Limits
 from trivet.gateway.server import listening_socket, serve
 from trivet.runtime.clock import SystemClock
+from trivet.runtime.garbage import started, wait_for_start
 from trivet.runtime.inside import tell_when_asked
 from trivet.runtime.logs import configure_logs
 from trivet.runtime.nats_bus import NatsBus
@@ -51,6 +52,7 @@ async def run(settings: Settings) -> None:
         spool = AuditSpool(settings.state_dir / SERVICE / f"audit-{settings.gateway.port}.jsonl")
         clock, node = SystemClock(), settings.node
         gateway = Gateway(bus, store, clock, limits, holder, dialer, spool, node)
+        started()
         await serve(gateway, settings.gateway, listener, stop)
     finally:
         await bus.close()
@@ -58,6 +60,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     """The entry point. Exits 1 with one line where it can't start."""
+    wait_for_start()
     try:
         settings = load_settings()
         configure_logs(SERVICE, settings.log_level)
