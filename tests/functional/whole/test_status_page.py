@@ -18,8 +18,15 @@ SCRIPT = Path(status_page.__file__).parent / "page" / "page.js"
 STUB = Path(__file__).parent / "page_in_node.js"
 
 
-async def test_nothing_is_inline_and_everything_is_there(node: Any) -> None:
-    reply = await node.http.get("/", headers={"Authorization": ""})
+STATUS = ["/console", "/page/page.css", "/page/page.js"]
+CONSOLE = ["/", "/page/console.js", "/page/page.css", "/page/terminal.js"]
+
+
+@pytest.mark.parametrize(("page", "made_of"), [("/", STATUS), ("/console", CONSOLE)])
+async def test_nothing_is_inline_and_everything_is_there(
+    node: Any, page: str, made_of: list[str]
+) -> None:
+    reply = await node.http.get(page, headers={"Authorization": ""})
     assert reply.status_code == 200
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
     policy = reply.headers["Content-Security-Policy"]
@@ -28,12 +35,51 @@ async def test_nothing_is_inline_and_everything_is_there(node: Any) -> None:
     assert "frame-ancestors 'none'" in policy
     assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=|javascript:", reply.text)
     parts = re.findall(r'(?:src|href)="([^"]+)"', reply.text)
-    assert sorted(parts) == ["/page/page.css", "/page/page.js"]
+    assert sorted(parts) == made_of
     for part in parts:
         got = await node.http.get(part, headers={"Authorization": ""})
         assert (got.status_code, got.headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", got.text)
         assert not re.search(r"https?://|localStorage|sessionStorage|document\.cookie", got.text)
+
+
+TERMINAL = """
+const { Terminal, spoken } = require(process.argv[1]);
+let said = "";
+const terminal = new Terminal(10, 3, (text) => { said += text; });
+const seen = [];
+for (const text of JSON.parse(process.argv[2])) {
+  terminal.feed(text);
+  seen.push([terminal.text(), terminal.cursor().line, terminal.cursor().column]);
+}
+const keys = [
+  { key: "a" }, { key: "C", ctrlKey: true }, { key: "Enter" }, { key: "ArrowUp" },
+  { key: "Shift" }, { key: "b", altKey: true }, { key: "v", metaKey: true },
+].map(spoken);
+console.log(JSON.stringify({ seen, said, keys }));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
+def test_the_terminal_understands_what_shells_say() -> None:
+    script = SCRIPT.with_name("terminal.js")
+    told = ["hi\r\nab\x1b[6n", "\x1b[31", "mred\x1b[0m\b\b\x1b[K!", "\x1b]0;t\x07\r\nx"]
+    told += ["0123456789", "\x1b[1;2H\x1b[J", "\x1b[999999999A\x1b[5P", "<b>"]
+    argv = ["node", "-e", TERMINAL, str(script), json.dumps(told)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["said"] == "\x1b[2;3R"
+    assert answer["seen"] == [
+        ["hi\nab", 1, 2],
+        ["hi\nab", 1, 2],
+        ["hi\nabr!", 1, 4],
+        ["hi\nabr!\nx", 2, 1],
+        ["hi\nabr!\nx012345678\n9", 3, 1],
+        ["hi\na\n\n", 1, 1],
+        ["hi\na\n\n", 1, 1],
+        ["hi\na<b>\n\n", 1, 4],
+    ]
+    assert answer["keys"] == ["a", "\x03", "\r", "\x1b[A", None, "\x1bb", None]
 
 
 async def run_page(address: str, token: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The status page at `/`: three static files, read once, under a policy that lets nothing else in.
+"""The pages of the gateway: the status page at `/`, and a VM's serial console at `/console`.
 
-The page holds no secret and no data: whoever opens it types a token, and it asks the API like any
-other client. Its policy allows scripts, styles and calls of this origin alone, nothing inline,
+They are a few static files, read once, under a policy that lets nothing else in. A page holds no
+secret and no data: whoever opens it types a token, and it asks the API like any other client. Its
+policy allows scripts, styles and calls of this origin alone, nothing inline,
 and no frame around it, so that what a resource is called can't become code.
 """
 
@@ -19,6 +20,9 @@ TYPES = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "console.html": "text/html; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "terminal.js": "text/javascript; charset=utf-8",
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -33,7 +37,7 @@ HEADERS = {
 
 
 class StatusPage:
-    """Serves the page's files."""
+    """Serves the pages' files."""
 
     def __init__(self) -> None:
         folder = files("trivet.gateway").joinpath("page")
@@ -42,6 +46,10 @@ class StatusPage:
     async def index(self, request: Request) -> Response:
         """The page itself."""
         return self._file("index.html")
+
+    async def console(self, request: Request) -> Response:
+        """The console's page."""
+        return self._file("console.html")
 
     async def part(self, request: Request) -> Response:
         """What the page is made of."""
