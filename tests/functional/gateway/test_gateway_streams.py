@@ -16,7 +16,9 @@ from trivet.contracts.compute.endpoints.console_join import ENDPOINT as JOIN
 from trivet.contracts.compute.endpoints.vm_console import ENDPOINT as CONSOLE
 from trivet.contracts.compute.endpoints.vm_screenshot import ENDPOINT as SCREENSHOT
 from trivet.contracts.errors import CONFLICT, Refused
-from trivet.contracts.stream import StreamTicket
+from trivet.contracts.security.endpoints.token_holds import ENDPOINT as HOLDS
+from trivet.contracts.security.endpoints.token_holds import HoldsRequest, HoldsResponse
+from trivet.contracts.stream import OnBehalf, StreamTicket
 from trivet.gateway.openapi import document
 from trivet.gateway.routes import all_endpoints, routes
 from trivet.runtime.clock import SystemClock
@@ -31,13 +33,15 @@ async def echoes() -> Pump:
 
 
 @asynccontextmanager
-async def node(site: Any, folder: Path, opens: Opened = echoes) -> AsyncIterator[StreamServer]:
+async def node(
+    site: Any, folder: Path, opens: Opened = echoes, on_behalf: OnBehalf | None = None
+) -> AsyncIterator[StreamServer]:
     """A node whose streams echo, behind the console of every VM."""
     server = StreamServer("n1", folder / "s.sock", None, SystemClock())
     running = asyncio.create_task(server.run())
 
     async def give(request: Any, call: Any) -> StreamTicket:
-        return server.ticket(opens, 5)
+        return server.ticket(opens, 5, on_behalf)
 
     await site.cloud.serve(CONSOLE, give)
     await site.cloud.serve(SCREENSHOT, give)
@@ -156,6 +160,29 @@ async def test_a_revoked_token_ends_it(served: Any, tmp_path: Path) -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
         assert "auth.unauthenticated" in closed.value.rcvd.reason
+
+
+async def test_a_revoked_token_ends_what_its_ticket_joined(served: Any, tmp_path: Path) -> None:
+    asked: list[OnBehalf] = []
+    behalf = OnBehalf(user="alice", token_id="token-1", permission="x.y.z", project="red")
+
+    async def holds(request: HoldsRequest, call: Any) -> HoldsResponse:
+        asked.append(request.on_behalf)
+        return HoldsResponse(holds=len(asked) < 3)
+
+    async with (
+        served(identity_cache_s=0.05) as (site, address, _),
+        node(site, tmp_path, on_behalf=behalf),
+    ):
+        await site.cloud.serve(HOLDS, holds)
+        async with joining(address, f"/v1/consoles/n1.{'0' * 64}", None) as socket:
+            await socket.send(b"x")
+            assert await socket.recv() == b"x"
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                async with asyncio.timeout(60):
+                    await socket.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, asked) == (1008, [behalf] * 3)
 
 
 async def test_a_stop_ends_it(served: Any, tmp_path: Path) -> None:

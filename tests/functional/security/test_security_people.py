@@ -24,11 +24,14 @@ from trivet.contracts.errors import (
 from trivet.contracts.security.codes import LAST_ADMIN
 from trivet.contracts.security.endpoints.roles import CRUD as ROLES
 from trivet.contracts.security.endpoints.token_create import ENDPOINT as TOKEN_CREATE
+from trivet.contracts.security.endpoints.token_holds import ENDPOINT as HOLDS
+from trivet.contracts.security.endpoints.token_holds import HoldsRequest
 from trivet.contracts.security.endpoints.token_rotate import ENDPOINT as ROTATE
 from trivet.contracts.security.endpoints.token_rotate import RotateRequest
 from trivet.contracts.security.endpoints.tokens import CRUD as TOKENS
 from trivet.contracts.security.endpoints.users import CRUD as USERS
 from trivet.contracts.security.identity import RoleSpec, TokenSpec
+from trivet.contracts.stream import OnBehalf
 from trivet.testing.security_world import World, code_of, until
 
 
@@ -65,6 +68,30 @@ async def test_a_disabled_user_and_an_expired_token_prove_nothing(world: World) 
         return await world.who(soon.secret) is None
 
     await until(expired)
+
+
+async def test_what_was_begun_with_a_token_ends_with_it_or_its_right(world: World) -> None:
+    async def holds(token_id: str, project: str = "default", user: str = "ann") -> bool:
+        permission = "compute.vm.console"
+        behalf = OnBehalf(user=user, token_id=token_id, permission=permission, project=project)
+        answer = await world.harness.call(HOLDS, HoldsRequest(on_behalf=behalf))
+        return answer.holds
+
+    await world.user("ann", ("member", "default"))
+    made = await world.token("ann")
+    id_ = made.token.meta.id
+    assert await holds(id_)
+    assert not await holds(id_, "other")
+    assert not await holds("token-0000000000000000")
+    assert not await holds(id_, user="bob")
+    await world.harness.call(USERS.edit, EditRequest(name="ann", spec={"disabled": True}))
+    assert not await holds(id_)
+    assert not await holds("oidc-1"), "whoever proved it, the record keeps it out"
+    await world.harness.call(USERS.edit, EditRequest(name="ann", spec={"disabled": False}))
+    assert await holds(id_)
+    assert await holds("oidc-1")
+    await world.harness.call(TOKENS.delete, DeleteRequest(name="ann-token"))
+    assert not await holds(id_)
 
 
 async def test_a_token_can_be_rotated_and_narrower_than_its_user(world: World) -> None:

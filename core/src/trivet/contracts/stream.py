@@ -17,6 +17,16 @@ SECRET_HEX = 64
 """Hex digits of a secret: 256 bits."""
 
 
+class OnBehalf(Model):
+    """Who had a ticket made for somebody without a token, and the right that it was made by: the
+    stream lasts as long as that one could open it."""
+
+    user: str
+    token_id: str
+    permission: str
+    project: str | None
+
+
 class StreamTicket(Model):
     """Opens one stream, once, within `expires_s` seconds. `socket` is a path on `node` itself;
     `host` and `port` (None: the node has no certificate) are for all others."""
@@ -27,6 +37,7 @@ class StreamTicket(Model):
     socket: str | None = None
     host: str | None = None
     port: int | None = None
+    on_behalf: OnBehalf | None = None
 
     def __repr__(self) -> str:
         return f"<StreamTicket {self.node} {self.expires_s:g} s>"

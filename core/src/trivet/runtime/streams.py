@@ -34,7 +34,7 @@ from trivet.contracts.errors import (
     from_body,
 )
 from trivet.contracts.model import NodeName
-from trivet.contracts.stream import SECRET_HEX, StreamTicket
+from trivet.contracts.stream import SECRET_HEX, OnBehalf, StreamTicket
 from trivet.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -63,25 +63,25 @@ class Tickets:
     def __init__(self, clock: Clock, bound: int = TICKETS_MAX) -> None:
         self._clock = clock
         self._bound = bound
-        self._known: dict[bytes, tuple[float, Open]] = {}
+        self._known: dict[bytes, tuple[float, Open, OnBehalf | None]] = {}
 
-    def issue(self, opens: Open, expires_s: float) -> str:
+    def issue(self, opens: Open, expires_s: float, on_behalf: OnBehalf | None = None) -> str:
         """A new secret for `opens`. `Retry(TOO_MANY)` while too many wait to be used."""
         now = self._clock.monotonic()
         self._known = {k: v for k, v in self._known.items() if v[0] > now}
         if len(self._known) >= self._bound:
             raise Retry(TOO_MANY, "too many tickets wait to be used", retry_after_s=5)
         secret = secrets.token_hex(SECRET_HEX // 2)
-        self._known[_digest(secret)] = (now + expires_s, opens)
+        self._known[_digest(secret)] = (now + expires_s, opens, on_behalf)
         return secret
 
-    def take(self, secret: str) -> Open:
-        """What `secret` opens; from now on it opens nothing."""
-        deadline, opens = self._known.pop(_digest(secret), (0.0, None))
+    def take(self, secret: str) -> tuple[Open, OnBehalf | None]:
+        """What `secret` opens, and on whose behalf; from now on it opens nothing."""
+        deadline, opens, on_behalf = self._known.pop(_digest(secret), (0.0, None, None))
         if opens is None or deadline <= self._clock.monotonic():
             hint = "a ticket is good once, and for a short while"
             raise Refused(UNAUTHENTICATED, "the ticket opens nothing", hint=hint)
-        return opens
+        return opens, on_behalf
 
 
 @dataclass(frozen=True)
@@ -132,22 +132,26 @@ class StreamServer:
             finally:
                 self._up, self._port = False, None
 
-    def ticket(self, opens: Open, expires_s: float) -> StreamTicket:
+    def ticket(
+        self, opens: Open, expires_s: float, on_behalf: OnBehalf | None = None
+    ) -> StreamTicket:
         """A ticket to what `opens` opens."""
         if not self._up:
             raise Retry(UNAVAILABLE, f"{self._node} does not listen yet", retry_after_s=1)
         return StreamTicket(
             node=self._node,
-            secret=self._tickets.issue(opens, expires_s),
+            secret=self._tickets.issue(opens, expires_s, on_behalf),
             expires_s=expires_s,
             socket=str(self._path),
             host=self._tcp.host if self._tcp else None,
             port=self._port,
+            on_behalf=on_behalf,
         )
 
     def swap(self, secret: str, expires_s: float) -> StreamTicket:
         """A fresh ticket for one that is used up by this."""
-        return self.ticket(self._tickets.take(secret), expires_s)
+        opens, on_behalf = self._tickets.take(secret)
+        return self.ticket(opens, expires_s, on_behalf)
 
     def _accepts(
         self, tasks: set[asyncio.Task[None]]
@@ -168,7 +172,8 @@ class StreamServer:
                     raise Retry(TOO_MANY, "too many streams are open", retry_after_s=5)
                 async with asyncio.timeout(GREETING_S):
                     said = await reader.readuntil(b"\n")
-                pump = await self._tickets.take(said.decode("ascii", "replace").strip())()
+                opens, _ = self._tickets.take(said.decode("ascii", "replace").strip())
+                pump = await opens()
             except TrivetError as error:
                 writer.write(b"-" + error.body().model_dump_json().encode() + b"\n")
                 return

@@ -14,7 +14,7 @@ from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Vm
 from trivet.contracts.endpoint import Ref
 from trivet.contracts.errors import CONFLICT, DELETING, Refused
-from trivet.contracts.stream import StreamTicket
+from trivet.contracts.stream import OnBehalf, StreamTicket
 from trivet.runtime.call import Call
 from trivet.runtime.collection import Collection
 from trivet.runtime.crud import not_found
@@ -41,7 +41,12 @@ class Parts:
         return found
 
     async def stream(
-        self, ref: Ref, kind: StreamKind, expires_s: float, call: Call
+        self,
+        ref: Ref,
+        kind: StreamKind,
+        expires_s: float,
+        call: Call,
+        on_behalf: OnBehalf | None = None,
     ) -> StreamTicket:
         """A ticket to a stream of that VM, from the node that runs it."""
         vm = await self.vm(ref.name, ref.project)
@@ -49,7 +54,7 @@ class Parts:
             raise Refused(CONFLICT, f"vm {ref.name} does not run: it has no console")
         return await self.runtime.client.call(
             STREAM_TICKET,
-            StreamRequest(id=vm.meta.id, kind=kind, expires_s=expires_s),
+            StreamRequest(id=vm.meta.id, kind=kind, expires_s=expires_s, on_behalf=on_behalf),
             node=vm.status.node,
             request_id=call.request_id,
         )

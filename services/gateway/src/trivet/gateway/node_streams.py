@@ -3,7 +3,8 @@
 The owner of the operation decides and answers a ticket; from there on the bytes go from the node
 through this gateway and never over the bus. Before a WebSocket is accepted everything that can be
 refused is a problem document, as for any call. Who holds one is verified again every few seconds:
-a token that is revoked, or a right that is taken, ends the stream.
+a token that is revoked, or a right that is taken, ends the stream, also one that was joined with a
+ticket which that token had made.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 from trivet.contracts.access import Audience
-from trivet.contracts.errors import DRIVER_FAILED, Fatal, Refused, Retry, TrivetError
+from trivet.contracts.errors import (
+    DRIVER_FAILED,
+    UNAUTHENTICATED,
+    Fatal,
+    Refused,
+    Retry,
+    TrivetError,
+)
 from trivet.contracts.gateway.codes import UPGRADE
-from trivet.contracts.stream import StreamTicket
+from trivet.contracts.security.endpoints.token_holds import ENDPOINT as HOLDS
+from trivet.contracts.security.endpoints.token_holds import HoldsRequest
+from trivet.contracts.stream import OnBehalf, StreamTicket
 from trivet.gateway.dispatch import ANONYMOUS, Dispatcher, Exchange
 from trivet.gateway.limits import Limits
 from trivet.gateway.problems import REQUEST_ID, as_trivet_error, problem_response
@@ -69,7 +79,7 @@ class NodeStreams:
         exchange = _exchange(route, socket)
         async with AsyncExitStack() as stack:
             try:
-                ends = await self._opened(exchange, socket, stack)
+                ends, on_behalf = await self._opened(exchange, socket, stack)
             except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
                 error = as_trivet_error(raised, exchange.request_id)
                 self._dispatcher.record(exchange, error)
@@ -79,14 +89,14 @@ class NodeStreams:
             offered = socket.scope.get("subprotocols", ())
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
             with suppress(WebSocketDisconnect, OSError):
-                await self._carry(exchange, socket, ends)
+                await self._carry(exchange, socket, ends, on_behalf)
 
     async def download(self, route: ApiRoute, request: Request) -> Response:
         """A stream to its end, as the body of a reply; never raises."""
         exchange = _exchange(route, request)
         try:
             async with AsyncExitStack() as stack:
-                reader, _ = await self._opened(exchange, request, stack)
+                (reader, _), _ = await self._opened(exchange, request, stack)
                 data = await self._read(reader)
         except Exception as raised:  # noqa: BLE001 - the last line: every failure is a problem document
             error = as_trivet_error(raised, exchange.request_id)
@@ -106,8 +116,9 @@ class NodeStreams:
 
     async def _opened(
         self, exchange: Exchange, connection: HTTPConnection, stack: AsyncExitStack
-    ) -> Ends:
-        """Ask the owner for a ticket and go to the node; closed with `stack`."""
+    ) -> tuple[Ends, OnBehalf | None]:
+        """Ask the owner for a ticket and go to the node; closed with `stack`. And on whose behalf
+        it is, where that is not the caller's."""
         await self._dispatcher.admit(exchange, connection)
         user = exchange.caller.user if exchange.caller else ANONYMOUS
         stack.enter_context(self._streams.take(user))
@@ -117,7 +128,7 @@ class NodeStreams:
         ticket: StreamTicket = await self._client.call(
             endpoint, asked, caller=exchange.caller, request_id=exchange.request_id
         )
-        return await stack.enter_async_context(self._dialer.dial(ticket))
+        return await stack.enter_async_context(self._dialer.dial(ticket)), ticket.on_behalf
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         data = bytearray()
@@ -128,7 +139,9 @@ class NodeStreams:
                     raise Fatal(DRIVER_FAILED, "the node sends more than can be taken")
         return bytes(data)
 
-    async def _carry(self, exchange: Exchange, socket: WebSocket, ends: Ends) -> None:
+    async def _carry(
+        self, exchange: Exchange, socket: WebSocket, ends: Ends, on_behalf: OnBehalf | None
+    ) -> None:
         """Carry bytes both ways until one side, the right to it, or this gateway ends."""
         reader, writer = ends
         code, reason = DONE, "the stream has ended"
@@ -136,7 +149,7 @@ class NodeStreams:
             await until_one_ends(
                 _from_client(socket, writer),
                 _to_client(reader, socket),
-                self._verify(exchange, socket),
+                self._verify(exchange, socket, on_behalf),
                 self._end(),
             )
         except TrivetError as error:
@@ -146,16 +159,25 @@ class NodeStreams:
         with suppress(RuntimeError):  # the caller has closed it already
             await socket.close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
 
-    async def _verify(self, exchange: Exchange, socket: WebSocket) -> None:
-        """Raise once the caller may not any more."""
+    async def _verify(
+        self, exchange: Exchange, socket: WebSocket, on_behalf: OnBehalf | None
+    ) -> None:
+        """Raise once the caller, or the one whose ticket it was, may not any more."""
         public = exchange.route.endpoint.policy.audience is Audience.PUBLIC
         while True:
             await self._clock.sleep(self._limits.identity_cache_s)
-            if not public:
-                try:
+            try:
+                if not public:
                     await self._dispatcher.admit(exchange, socket)
-                except Retry as error:
-                    log.info("a stream's caller can't be verified now: %s", error)
+                elif on_behalf is not None:
+                    await self._still_holds(on_behalf)
+            except Retry as error:
+                log.info("a stream's caller can't be verified now: %s", error)
+
+    async def _still_holds(self, on_behalf: OnBehalf) -> None:
+        answer = await self._client.call(HOLDS, HoldsRequest(on_behalf=on_behalf))
+        if not answer.holds:
+            raise Refused(UNAUTHENTICATED, "the token that made the ticket does not count any more")
 
     async def _end(self) -> None:
         await self._closing.wait()

@@ -12,18 +12,20 @@ import logging
 from datetime import datetime, timedelta
 from functools import partial
 
-from trivet.contracts.access import Caller
+from trivet.contracts.access import Caller, allowed, needs
 from trivet.contracts.errors import TrivetError
-from trivet.contracts.security.identity import Token, User
+from trivet.contracts.model import ResourceId
+from trivet.contracts.security.identity import TOKEN, Token, User
 from trivet.contracts.security.identity_provider import (
     Identity,
     IdentityProvider,
     LoginFacts,
     OffersLogin,
 )
+from trivet.contracts.stream import OnBehalf
 from trivet.runtime.service import Runtime
 from trivet.security.domain.access import grants_of, narrowed
-from trivet.security.domain.tokens import parse, proves
+from trivet.security.domain.tokens import counts, parse, proves
 from trivet.security.parts import People
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,21 @@ class Identities:
         if failure is not None:
             raise failure
         return None
+
+    def holds(self, asked: OnBehalf) -> bool:
+        """Whether what was begun with a token may go on. Of a provider's tokens nothing is known
+        here but their user's record: one that is disabled keeps them out."""
+        user = self._people.users.get(asked.user)
+        if not asked.token_id.startswith(f"{TOKEN.name}-"):
+            return user is None or _may_enter(user)
+        token = self._people.tokens.by_id(ResourceId(asked.token_id))
+        if not counts(token, user, self._runtime.clock.now()) or token is None or user is None:
+            return False
+        held = grants_of(user.spec.roles, self._people.roles_now())
+        grants = narrowed(held, token.spec.permissions, token.spec.projects)
+        return allowed(
+            Caller(user=asked.user, grants=grants), needs(asked.permission), asked.project
+        )
 
     def _proven(self, identity: Identity) -> Caller | None:
         """Who a provider proved: with the rights of its record here, if there is one, and those

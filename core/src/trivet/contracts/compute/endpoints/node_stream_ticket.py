@@ -7,7 +7,7 @@ from pydantic import Field
 from trivet.contracts.access import INTERNAL
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.model import Model, ResourceId
-from trivet.contracts.stream import StreamTicket
+from trivet.contracts.stream import OnBehalf, StreamTicket
 
 TICKET_S = 30.0
 
@@ -21,11 +21,13 @@ class StreamKind(StrEnum):
 
 
 class StreamRequest(Model):
-    """Which VM's, which stream; the ticket lasts `expires_s` seconds."""
+    """Which VM's, which stream; the ticket lasts `expires_s` seconds, and says on whose behalf it
+    was made."""
 
     id: ResourceId
     kind: StreamKind
     expires_s: float = Field(default=TICKET_S, gt=0, le=300)
+    on_behalf: OnBehalf | None = None
 
 
 ENDPOINT = Endpoint(

@@ -37,7 +37,7 @@ class Streams:
     async def ticket(self, request: StreamRequest) -> StreamTicket:
         """A ticket to a stream; raises `Refused` where there is none of that kind."""
         opens = await self._checked(request.id, request.kind)
-        return self._server.ticket(opens, request.expires_s)
+        return self._server.ticket(opens, request.expires_s, request.on_behalf)
 
     def swap(self, secret: str) -> StreamTicket:
         """A fresh ticket for one that is used up by this."""

@@ -79,7 +79,12 @@ def proves(text: TokenText, token: Token | None, user: User | None, now: datetim
     """
     kept = token.status.hash if token is not None else "0" * 64
     right = hmac.compare_digest(kept, text.hash) or _was_right(text, token, now)
-    if not right or token is None or user is None:
+    return right and counts(token, user, now)
+
+
+def counts(token: Token | None, user: User | None, now: datetime) -> bool:
+    """Whether a token that was shown before is still `user`'s, and good."""
+    if token is None or user is None:
         return False
     if token.meta.deleting_at is not None or user.meta.deleting_at is not None:
         return False
