@@ -1,7 +1,7 @@
 """`up` and `down` under bad conditions: cut in the middle and done again, two at once, without
 name resolution, with a folder for temporary files that takes nothing, `down` while a VM is made.
 
-A run has the first two; `--soak` all.
+A run has two at once; `--soak` all.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def own_processes(node: LabNode) -> list[str]:
 STEPS = ("installing the services", "starting the services", "waiting")
 
 
-@pytest.mark.parametrize("step", [STEPS[0], *(pytest.param(s, marks=SOAK) for s in STEPS[1:])])
+@SOAK
+@pytest.mark.parametrize("step", STEPS)
 def test_up_that_was_cut_is_done_by_the_next(node: LabNode, step: str) -> None:
     """Killed in the middle of that step, with all that it runs for it (not the services)."""
     cut = begin_up(node)
