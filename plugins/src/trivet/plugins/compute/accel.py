@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -95,14 +95,14 @@ async def decide(wanted: str, emulator: str, state_dir: Path) -> Verdict:
 
 async def run_probe(emulator: str, accel: Accel, bound_s: float) -> str | None:
     """Run the probe guest under `accel`; why it failed, or None. Leaves nothing behind."""
-    with tempfile.TemporaryDirectory(prefix="trivet-probe-") as folder:
-        image = Path(folder) / "boot.img"
-        image.write_bytes(boot_sector())
+    image = os.memfd_create("boot")  # in memory: /tmp may be full, or take nothing
+    try:
+        os.write(image, boot_sector())
         argv = (
             *(emulator, "-accel", accel.value, "-machine", "pc", "-m", "32"),
             *("-nodefaults", "-no-user-config", "-display", "none"),
             *("-device", f"isa-debug-exit,iobase={0xF4:#x},iosize=4"),
-            *("-drive", f"file={image},format=raw,if=floppy"),
+            *("-drive", f"file=/proc/self/fd/{image},format=raw,if=floppy"),
         )
         try:
             process = await asyncio.create_subprocess_exec(
@@ -110,10 +110,13 @@ async def run_probe(emulator: str, accel: Accel, bound_s: float) -> str | None:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                pass_fds=(image,),
             )
         except OSError as e:
             return f"{emulator} can't be run: {e.strerror}"
         return await _verdict(process, bound_s)
+    finally:
+        os.close(image)
 
 
 async def _verdict(process: asyncio.subprocess.Process, bound_s: float) -> str | None:

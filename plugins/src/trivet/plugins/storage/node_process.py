@@ -14,11 +14,11 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from trivet.contracts.errors import DRIVER_FAILED, Fatal
 
@@ -50,11 +50,11 @@ async def attempt(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
     """Run a command to its end, in a session of its own; killed when it takes too long.
 
     It writes to files and not to pipes, since a daemon that it leaves behind may keep copies
-    of those open for ever.
+    of those open for ever. They are in memory: a full /tmp must not cut what a command says.
     """
 
     def act() -> Outcome:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with _in_memory("out") as out, _in_memory("err") as err:
             done = subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -75,6 +75,10 @@ async def attempt(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
         raise Fatal(DRIVER_FAILED, f"{argv[0]} took over {timeout_s:.0f} s") from error
     except OSError as error:
         raise Fatal(DRIVER_FAILED, f"{argv[0]} did not start: {error}") from error
+
+
+def _in_memory(name: str) -> BinaryIO:
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 async def run(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
