@@ -34,6 +34,7 @@ from trivet.contracts.endpoint import (
     NewMeta,
     Nothing,
     Page,
+    Ref,
 )
 from trivet.contracts.errors import (
     NAME_TAKEN,
@@ -57,12 +58,15 @@ from trivet.contracts.security.group import (
     SecurityGroupStatus,
 )
 from trivet.contracts.storage.codes import ATTACHED
+from trivet.contracts.storage.endpoints.node_outlook import ENDPOINT as OUTLOOK
+from trivet.contracts.storage.endpoints.node_outlook import NodeOutlook
 from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
 from trivet.contracts.storage.endpoints.volume_attach import ENDPOINT as ATTACH
 from trivet.contracts.storage.endpoints.volume_detach import ENDPOINT as DETACH
 from trivet.contracts.storage.endpoints.volumes import CRUD as VOLUMES
 from trivet.contracts.storage.snapshot import Snapshot, SnapshotStatus
 from trivet.contracts.storage.volume import Attachment, Volume, VolumeStatus
+from trivet.runtime.call import Call
 from trivet.runtime.clock import new_id
 from trivet.testing.fakes import hypervisor as fake_hypervisor
 from trivet.testing.fakes.hypervisor_host import FakeHost, fake_host
@@ -449,9 +453,14 @@ async def world(
         await world.groups.serve(harness, GROUPS)
         await world.snapshots.serve(harness, SNAPSHOTS)
         await harness.fake(ATTACH, world.attach)
+        await harness.fake(OUTLOOK, nothing_at_stake)
         await harness.fake(DETACH, world.detach)
         await world.start()
         yield world
+
+
+async def nothing_at_stake(request: Ref, call: Call) -> NodeOutlook:
+    return NodeOutlook()
 
 
 def unavailable(detail: str) -> Retry:

@@ -42,6 +42,7 @@ from trivet.contracts.storage.endpoints.disks import CRUD as DISKS
 from trivet.contracts.storage.endpoints.node_maintenance import ENDPOINT as MAINTENANCE
 from trivet.contracts.storage.endpoints.node_maintenance import MaintenanceRequest, Mode
 from trivet.contracts.storage.endpoints.node_outlook import ENDPOINT as OUTLOOK
+from trivet.contracts.storage.endpoints.pools import CRUD as POOLS
 from trivet.contracts.storage.endpoints.volume_move_replica import ENDPOINT as MOVE
 from trivet.contracts.storage.endpoints.volume_move_replica import MoveReplicaRequest
 from trivet.contracts.storage.outlook import Effect
@@ -398,3 +399,34 @@ async def test_a_pulled_disk_leaves_the_others_of_its_pool_open(disks: Cluster) 
 
     await until("it is back", is_back)
     await disks.lies_on("v", "n2", "n3")
+
+
+async def test_what_is_empty_is_taken_away_from_a_pool_and_free_again(disks: Cluster) -> None:
+    made = await disks.make("v", replicas=1, nodes=("n1",))
+    used = made.status.replicas[0].disk
+    other = "n1-b" if used == "n1-a" else "n1-a"
+    members = (await disks.show_pool("p")).spec.members
+
+    async def edit(*changed: PoolMember) -> None:
+        spec = {"members": [m.model_dump() for m in changed]}
+        await disks.harness.call(POOLS.edit, EditRequest(name="p", spec=spec))
+
+    without = members[0].model_copy(update={"disks": (other,)})
+    assert await code_of(edit(without, *members[1:])) is IMMUTABLE
+    assert await code_of(edit(*members[1:])) is IMMUTABLE
+    await edit(members[0].model_copy(update={"disks": (used,)}), *members[1:])
+    await until("the disk is free", lambda: _is_free(disks, other))
+    await edit(members[0].model_copy(update={"disks": (used,)}), members[1])
+
+    async def closed() -> bool:
+        return {u.node for u in (await disks.show_pool("p")).status.usage} == {"n1", "n2"}
+
+    await until("n3 has closed it", closed)
+
+
+async def _is_free(disks: Cluster, name: str) -> bool:
+    try:
+        await disks.harness.call(DISKS.edit, EditRequest(name=name, spec={"role": "none"}))
+    except TrivetError:
+        return False
+    return True

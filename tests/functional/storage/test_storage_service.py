@@ -169,5 +169,6 @@ async def test_a_pool_grows_and_never_shrinks(harness: Harness) -> None:
         while await grown() == before:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert await code_of(harness.call(POOLS.edit, asked(11))) is SHRINK
+    await make(harness, "lies-there")
     gone_member = EditRequest(name="p", spec={"members": [{"node": "n2", "file_gib": 20}]})
     assert await code_of(harness.call(POOLS.edit, gone_member)) is IMMUTABLE

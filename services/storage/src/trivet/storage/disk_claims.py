@@ -65,6 +65,13 @@ class DiskClaims:
             if owner == pool:
                 await self._claims.release(key, owner)
 
+    async def keep_only(self, pool: Pool) -> None:
+        """Let go of disks that were taken away from a pool."""
+        mine = {disk_key(d) for member in pool.spec.members for d in member.disks}
+        for key, owner in (await self._claims.owners(PREFIX)).items():
+            if owner == pool.meta.id and key not in mine:
+                await self._claims.release(key, owner)
+
     async def owners(self) -> set[ResourceId]:
         """All pools that have disks."""
         return set((await self._claims.owners(PREFIX)).values())

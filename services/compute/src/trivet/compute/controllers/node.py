@@ -17,6 +17,9 @@ from trivet.compute.domain.node_health import is_silent, judged, remains, skewed
 from trivet.compute.node.registration import BEATS_IN_SILENCE, FINALIZER, beat_subject
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
+from trivet.contracts.endpoint import Ref
+from trivet.contracts.errors import TrivetError
+from trivet.contracts.storage.endpoints.node_outlook import ENDPOINT as OUTLOOK
 from trivet.runtime.bus import Message
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
@@ -105,9 +108,9 @@ class NodeController:
             await self._nodes.mutate(self._nodes.key_of(node), partial(without_promise, vm=vm))
 
     async def _finish(self, node: Node) -> None:
-        """Remove a deleted node once no VM is on it."""
+        """Remove a deleted node once no VM is on it, and no data are."""
         key, now = self._nodes.key_of(node), self._runtime.clock.now()
-        why = remains(node, [vm.meta.name for vm in self._on(node)])
+        why = remains(node, [vm.meta.name for vm in self._on(node)], await self._volumes_on(node))
         if why is not None:
             await self._nodes.mutate(
                 key, lambda n: n.model_copy(update={"status": n.status.with_condition(why, now)})
@@ -119,6 +122,15 @@ class NodeController:
         )
         if gone is not None and not gone.meta.finalizers:
             await self._nodes.remove(gone)
+
+    async def _volumes_on(self, node: Node) -> list[str] | None:
+        """The volumes that still have data on a node; None: nobody knows now."""
+        try:
+            answer = await self._runtime.client.call(OUTLOOK, Ref(name=node.meta.name))
+        except TrivetError as error:
+            log.info("%s: the storage service does not tell what lies there: %s", node, error)
+            return None
+        return [at_stake.volume for at_stake in answer.volumes]
 
     def _on(self, node: Node) -> list[Vm]:
         return [vm for vm in self._vms.list() if vm.status.node == node.meta.name]

@@ -75,13 +75,17 @@ def skewed(node: Node, skew_s: float, now: datetime) -> Node:
     return node.model_copy(update={"status": node.status.with_condition(told, now)})
 
 
-def remains(node: Node, vms: list[str]) -> Condition | None:
-    """Why a node that is deleted is still there; None where nothing holds it."""
-    if not vms:
-        return None
-    return Condition(
-        type="Deletable",
-        status="false",
-        reason="VmsRemain",
-        message=f"VMs are still on it: {', '.join(sorted(vms)[:20])}; delete them",
-    )
+def remains(node: Node, vms: list[str], volumes: list[str] | None) -> Condition | None:
+    """Why a node that is deleted is still there; None where nothing holds it. `volumes` that have
+    data there are moved away by the storage service; None: it did not say."""
+    if vms:
+        message = f"VMs are still on it: {', '.join(sorted(vms)[:20])}; delete them"
+        return Condition(type="Deletable", status="false", reason="VmsRemain", message=message)
+    if volumes is None:
+        message = "the storage service does not say whether data are on it"
+        return Condition(type="Deletable", status="unknown", reason="Asking", message=message)
+    if volumes:
+        named = ", ".join(sorted(volumes)[:20])
+        message = f"data are being moved away from it: {named}; `trivet volume show` says how far"
+        return Condition(type="Deletable", status="false", reason="DataRemain", message=message)
+    return None

@@ -99,6 +99,8 @@ class PlacesWatch:
             # One that is heard is about to register; one that is not, and is not listed, is gone.
             return NodeView(silent_s, gone=bool(silent_s and self._asked))
         leaves = node.meta.deleting_at is not None
+        if leaves and silent_s:
+            return NodeView(silent_s, gone=True)
         empties = leaves or (node.spec.maintenance and node.spec.evacuate)
         return NodeView(silent_s, maintenance=node.spec.maintenance, empties=empties)
 

@@ -60,6 +60,8 @@ class PoolController:
             await self._pools.remove(pool)
             await self._disk_claims.release(pool.meta.id)
             return None
+        if any(member.disks for member in pool.spec.members):
+            await self._disk_claims.keep_only(pool)
         claimed = 0
         for member in pool.spec.members:
             ledger = self._ledgers.read(pool.meta.id, member.node)

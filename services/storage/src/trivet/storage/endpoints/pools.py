@@ -27,7 +27,7 @@ def wire(service: Service, parts: Parts) -> None:
     async def admit(before: Pool | None, after: Pool) -> Pool:
         if before is not None:
             immutable(before.spec, after.spec, "engine")
-            _check_growth(before, after)
+            _check_growth(parts, before, after)
         nodes = [m.node for m in after.spec.members]
         if len(set(nodes)) != len(nodes):
             raise Refused(INVALID, "spec.members: the same node twice")
@@ -61,16 +61,19 @@ def wire(service: Service, parts: Parts) -> None:
     serve_crud(service, CRUD, Hooks[Pool](admit, ("storage",), may_delete))
 
 
-def _check_growth(before: Pool, after: Pool) -> None:
-    """A pool gets more members, disks and larger files, never fewer or smaller ones: what lies
-    there is not moved away first."""
+def _check_growth(parts: Parts, before: Pool, after: Pool) -> None:
+    """A pool gets more members, disks and larger files. What it has can be taken away from it
+    once nothing lies there (`trivet node maintenance`, `trivet disk isolate` move it away)."""
     now = {m.node: m for m in after.spec.members}
     for had in before.spec.members:
         has = now.get(had.node)
         where = f"spec.members of {had.node}"
-        if has is None or not set(had.disks) <= set(has.disks) or has.path != had.path:
-            raise Refused(IMMUTABLE, f"{where}: what a pool has can't be taken away from it")
-        if (had.file_gib is None) != (has.file_gib is None):
+        if has is None:
+            _check_empty(parts, before, where, had.node, "")
+            continue
+        for disk in sorted(set(had.disks) - set(has.disks)):
+            _check_empty(parts, before, where, had.node, disk)
+        if has.path != had.path or (had.file_gib is None) != (has.file_gib is None):
             raise Refused(IMMUTABLE, f"{where}: what it is made of can't change")
         if (has.file_gib or 0) < (had.file_gib or 0):
             wrong = FieldError(
@@ -79,6 +82,31 @@ def _check_growth(before: Pool, after: Pool) -> None:
                 accepted=f"at least {had.file_gib}",
             )
             raise Refused(SHRINK, f"pool {after.meta.name} can't shrink", errors=(wrong,))
+
+
+def _check_empty(parts: Parts, pool: Pool, where: str, node: str, disk: str) -> None:
+    """Refuse to take away what something lies on (`disk` '': all of the member)."""
+    name = pool.meta.name
+    on_it = [
+        f"volume {volume.meta.name}"
+        for volume in in_pool(parts.volumes.list(), name)
+        for replica in volume.status.replicas
+        if replica.node == node and disk in ("", replica.disk)
+    ]
+    # A snapshot does not say on which disk it lies.
+    kept = [
+        f"snapshot {s.meta.name}"
+        for s in parts.snapshots.list()
+        if any(p.pool == name and p.node == node for p in s.status.parts)
+    ]
+    if on_it or kept:
+        what = f"disk {disk}" if disk else "the node's part"
+        away = f"disk isolate {disk}" if disk else f"node maintenance {node} on --move"
+        raise Refused(
+            IMMUTABLE,
+            f"{where}: {what} can't be taken away: {', '.join([*on_it, *kept][:5])} lie there",
+            hint=f"move that away first: trivet {away}",
+        )
 
 
 def _check_member(parts: Parts, number: int, member: PoolMember) -> None:

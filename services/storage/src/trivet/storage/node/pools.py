@@ -85,12 +85,22 @@ class PoolAgent:
 
     def _changed(self, key: str) -> None:
         pool = self._pools.by_key(key)
-        if pool is None or self._member(pool) is None:
+        if pool is None:
+            return
+        if self._member(pool) is None:
+            if self._was_here(pool):
+                self._reconciler.wake(key)
             return
         here = any(u.node == self._runtime.node for u in pool.status.usage)
         # Usage is written by this very agent: only what is asked for wakes it.
         if not here or pool.meta.deleting_at is not None:
             self._reconciler.wake(key)
+
+    def _was_here(self, pool: Pool) -> bool:
+        """Whether a pool is open here, or says so."""
+        return self.is_open(pool.meta.name) or any(
+            u.node == self._runtime.node for u in pool.status.usage
+        )
 
     def _member(self, pool: Pool) -> PoolMember | None:
         node = self._runtime.node
@@ -98,10 +108,15 @@ class PoolAgent:
 
     async def _reconcile(self, key: str) -> float | None:
         pool = await self._pools.fresh(key)
-        member = self._member(pool) if pool is not None else None
-        if pool is None or member is None:
+        if pool is None:
             return None
-        node = self._runtime.node
+        member, node = self._member(pool), self._runtime.node
+        if member is None:
+            if self._was_here(pool):
+                await self._engine.close_pool(pool.meta.id, destroy=True)
+                self._open.pop(pool.meta.name, None)
+                await self._pools.mutate(key, lambda p: domain.without_usage(p, node))
+            return None
         if pool.meta.deleting_at is not None:
             if all(u.node != node for u in pool.status.usage):
                 return None
