@@ -24,6 +24,7 @@ from trivet.contracts.compute.endpoints.vms import CRUD as VMS
 from trivet.contracts.compute.vm import Power, Vm
 from trivet.contracts.endpoint import DeleteRequest, Ref
 from trivet.contracts.errors import IMMUTABLE, INVALID, NAME_TAKEN, REFERENCE, Refused
+from trivet.contracts.network.port import PortQos, Rate
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NO_SPACE, SHRINK
 from trivet.testing.fakes.hypervisor import FakeHypervisor
@@ -138,6 +139,25 @@ async def test_what_can_not_change(world: Any, patch: dict[str, Any], code: obje
     with pytest.raises(Refused) as refused:
         await world.edit(**patch)
     assert refused.value.code is code
+
+
+async def test_bounds_of_a_card_are_its_ports(world: Any) -> None:
+    """As asked for with the card, changed while it runs; left out, the port keeps its own."""
+    slow, fast = (PortQos(egress=Rate(bytes_per_s=n)) for n in (10_000, 10_000_000))
+    world.groups.things["strict"] = world.groups.things["default"]
+    await world.create()
+    (card,) = (await world.until(ready)).status.nics
+    for qos in (slow, fast, PortQos()):
+        asked = {"network": "lan", "name": "0", "qos": qos.model_dump(mode="json")}
+        await world.edit(nics=[asked])
+        await world.until(lambda v, qos=qos: v.status.nics[0].qos == qos)
+        assert world.ports.things[card.port].spec.qos == qos
+    port = world.ports.things[card.port]
+    changed = port.with_spec(port.spec.model_copy(update={"qos": slow}))
+    world.ports.things[card.port] = changed
+    await world.edit(nics=[{"network": "lan", "name": "0", "security_groups": ["strict"]}])
+    await world.until(lambda v: v.status.nics[0].security_groups == ("strict",))
+    assert world.ports.things[card.port].spec.qos == slow
 
 
 async def test_security_groups_change_at_the_port(world: Any) -> None:

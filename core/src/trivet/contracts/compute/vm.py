@@ -17,6 +17,7 @@ from trivet.contracts.compute.guest_agent import AgentStatus
 from trivet.contracts.compute.seed import USER_DATA_BYTES
 from trivet.contracts.event import EventType
 from trivet.contracts.model import Model, Name, ResourceId
+from trivet.contracts.network.port import PortQos
 from trivet.contracts.resource import Kind, Resource, Scope, Status
 from trivet.contracts.storage.volume import Qos
 
@@ -55,12 +56,14 @@ class DiskRequest(Model):
 class NicRequest(Model):
     """A network card: on which network, with which address (else one is chosen), behind
     which security groups. `name` tells a VM's cards apart; left out, one is given: `0`, `1`, ...
-    A card can be added and taken away while the VM runs."""
+    A card can be added and taken away while the VM runs, and its groups and bounds be changed.
+    `qos` left out: the bounds of its port stay as they are (none, at first)."""
 
     network: Name
     name: Name | None = None
     address: str | None = Field(default=None, max_length=45)
     security_groups: tuple[Name, ...] = ("default",)
+    qos: PortQos | None = None
 
 
 class CpuTuning(Model):
@@ -222,6 +225,7 @@ class VmNic(Model):
     mac: str | None = None
     addresses: tuple[str, ...] = ()
     security_groups: tuple[str, ...] | None = None
+    qos: PortQos | None = None
     plugged: bool = False
     released: bool = False
 

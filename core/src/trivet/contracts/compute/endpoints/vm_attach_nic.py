@@ -5,6 +5,7 @@ from pydantic import Field
 from trivet.contracts.compute.vm import VM
 from trivet.contracts.endpoint import Ref, action
 from trivet.contracts.model import Name
+from trivet.contracts.network.port import PortQos
 
 
 class AttachNicRequest(Ref):
@@ -15,6 +16,7 @@ class AttachNicRequest(Ref):
     nic: Name | None = None
     address: str | None = Field(default=None, max_length=45)
     security_groups: tuple[Name, ...] = ("default",)
+    qos: PortQos | None = None
 
 
 ENDPOINT = action(

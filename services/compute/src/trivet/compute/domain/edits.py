@@ -80,7 +80,7 @@ def check_nics(before: VmSpec, after: VmSpec) -> None:
         errors += [
             FieldError(where=f"spec.nics.{i}.{field}", message="can't be changed")
             for field in type(nic).model_fields
-            if field not in ("name", "security_groups")
+            if field not in ("name", "security_groups", "qos")
             and getattr(nic, field) != getattr(had, field)
         ]
     _refuse("nic", errors)

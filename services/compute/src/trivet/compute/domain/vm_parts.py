@@ -17,7 +17,7 @@ from trivet.compute.domain.hardware import (
     nics_to_have,
 )
 from trivet.contracts.compute.image import Image
-from trivet.contracts.compute.vm import DiskRequest, Vm, VmDisk, VmNic, VmSpec
+from trivet.contracts.compute.vm import DiskRequest, NicRequest, Vm, VmDisk, VmNic, VmSpec
 from trivet.contracts.endpoint import CreateRequest, NewMeta
 from trivet.contracts.errors import INVALID, FieldError, Refused
 from trivet.contracts.model import GIB, Model, Name
@@ -168,26 +168,34 @@ def port_requests(vm: Vm, node: str) -> tuple[CreateRequest[PortSpec], ...]:
     return tuple(
         CreateRequest[PortSpec](
             meta=NewMeta(name=port_name(vm.meta.name, name), project=vm.meta.project),
-            spec=PortSpec(
-                network=nic.network,
-                addresses=(nic.address,) if nic.address else (),
-                security_groups=nic.security_groups,
-                hostname=vm.meta.name,
-                node=node,
-            ),
+            spec=_port_spec(vm, nic, node),
             owner=owner_of(vm),
         )
         for name, nic in zip(card_names(vm.spec), vm.spec.nics, strict=True)
     )
 
 
+def _port_spec(vm: Vm, nic: NicRequest, node: str) -> PortSpec:
+    bounds = {} if nic.qos is None else {"qos": nic.qos}
+    return PortSpec(
+        network=nic.network,
+        addresses=(nic.address,) if nic.address else (),
+        security_groups=nic.security_groups,
+        hostname=vm.meta.name,
+        node=node,
+        **bounds,
+    )
+
+
 def change_of(has: Model, asked: Model) -> dict[str, object]:
-    """What a part that is there has to change to be as asked: a volume only grows."""
+    """What a part that is there has to change to be as asked: a volume only grows, and bounds
+    of a port that were not asked for are its own."""
     if isinstance(has, VolumeSpec) and isinstance(asked, VolumeSpec):
         return {"size_gib": asked.size_gib} if asked.size_gib > has.size_gib else {}
     if isinstance(has, PortSpec) and isinstance(asked, PortSpec):
-        groups = asked.security_groups
-        return {"security_groups": groups} if groups != has.security_groups else {}
+        said = {"security_groups", "qos"} & (asked.model_fields_set | {"security_groups"})
+        told = asked.model_dump(mode="json", include=said)
+        return {f: told[f] for f in sorted(said) if getattr(asked, f) != getattr(has, f)}
     return {}
 
 
@@ -224,6 +232,7 @@ def nics_of(vm: Vm, parts: Mapping[str, Part], made: Container[str]) -> tuple[Vm
                 "mac": parts[port].mac,
                 "addresses": parts[port].addresses,
                 "security_groups": nic.security_groups,
+                "qos": nic.qos,
                 "released": False,
             }
             had = had.model_copy(update=shown)
@@ -243,7 +252,7 @@ def to_make(vm: Vm) -> frozenset[str]:
             found.add(volume_name(vm.meta.name, disk.name))
     for name, nic in zip(card_names(vm.spec), vm.spec.nics, strict=True):
         card = nics.get(port_name(vm.meta.name, name))
-        if card is None or card.security_groups != nic.security_groups:
+        if card is None or (card.security_groups, card.qos) != (nic.security_groups, nic.qos):
             found.add(port_name(vm.meta.name, name))
     return frozenset(found)
 

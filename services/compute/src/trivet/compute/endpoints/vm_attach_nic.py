@@ -20,6 +20,7 @@ def wire(service: Service, parts: Parts) -> None:
             network=request.network,
             address=request.address,
             security_groups=request.security_groups,
+            qos=request.qos,
         )
 
         def change(spec: VmSpec) -> VmSpec:
