@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 THE_NODE = "node"
 LOOK_AGAIN_S = 1.0
+SOON_S = 0.1
 
 MEMBERS_CHANGE_ON = ("created", "edited", "deleted")
 """What a port's event must tell to concern groups; that it begins to go (its phase) does too."""
@@ -107,8 +108,10 @@ class FirewallAgent:
         told = event.type.split(".")[3]
         if told not in MEMBERS_CHANGE_ON and event.data.phase != Phase.DELETING:
             return
-        self._ports_changed = True
-        self._reconciler.wake(THE_NODE)
+        if not self._ports_changed:
+            # Soon and not at once: where one port comes there are often many.
+            self._ports_changed = True
+            asyncio.get_running_loop().call_later(SOON_S, self._reconciler.wake, THE_NODE)
 
     async def protect(self, bindings: tuple[Binding, ...]) -> ProtectResponse:
         """Put these ports' rules in force now; raises where the firewall could not be changed."""
