@@ -99,10 +99,11 @@ class NodeController:
                 await self._vms.mutate(self._vms.key_of(vm), lose)
 
     async def _drop_stale_promises(self, node: Node) -> None:
-        """Give back room that a lost claim holds. That a VM is gone is asked of the store."""
-        known = {vm.meta.id: vm for vm in self._vms.list()}
-        placed = {id_: vm.status.node for id_, vm in known.items()}
-        gone = frozenset(node.status.promises) - known.keys()
+        """Give back room that a lost claim holds."""
+        promises = node.status.promises
+        known = ((id_, self._vms.by_id(id_)) for id_ in promises)
+        placed = {id_: vm.status.node for id_, vm in known if vm is not None}
+        gone = frozenset(promises.keys() - placed.keys())
         for vm in stale_promises(node, placed, gone):
             log.info("%s: its promise to %s holds room for nobody", node, vm)
             await self._nodes.mutate(self._nodes.key_of(node), partial(without_promise, vm=vm))
