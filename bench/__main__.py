@@ -9,7 +9,17 @@ from pathlib import Path
 
 from bench.measure import machine, tell
 
-SHARED = {"__init__", "__main__", "measure", "fakenode", "instance", "load", "stored"}
+SHARED = {
+    "__init__",
+    "__main__",
+    "measure",
+    "fakenode",
+    "instance",
+    "load",
+    "stored",
+    "fio",
+    "cluster",
+}
 
 
 def names() -> list[str]:

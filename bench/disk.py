@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.fio import FILL, JOBS, fio, need_fio
 from bench.measure import Results, median, say
 from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.model import MIB, ResourceId
@@ -30,27 +26,6 @@ from trivet.plugins.storage.engine import QemuBlockEngine
 POOL, VOLUME = ResourceId("pool-0123456789abcdef"), ResourceId("volume-0123456789abcdef")
 POOL_GIB = 4
 EPOCH = 1
-FIO_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """What fio does; `bandwidth`: it is measured in bytes a second, not in operations."""
-
-    name: str
-    options: tuple[str, ...]
-    bandwidth: bool = False
-
-
-JOBS = (
-    Job("randread_qd1", ("--rw=randread", "--bs=4k", "--iodepth=1")),
-    Job("randread_qd32", ("--rw=randread", "--bs=4k", "--iodepth=32")),
-    Job("randwrite_qd1", ("--rw=randwrite", "--bs=4k", "--iodepth=1")),
-    Job("randwrite_qd32", ("--rw=randwrite", "--bs=4k", "--iodepth=32")),
-    Job("randwrite_fsync_qd1", ("--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1")),
-    Job("read_1m", ("--rw=read", "--bs=1M", "--iodepth=4"), bandwidth=True),
-    Job("write_1m", ("--rw=write", "--bs=1M", "--iodepth=4"), bandwidth=True),
-)
 
 
 def run(arguments: Sequence[str]) -> Results:
@@ -60,8 +35,7 @@ def run(arguments: Sequence[str]) -> Results:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--size-mib", type=int, default=512)
     given = parser.parse_args(arguments)
-    if shutil.which("fio") is None:
-        sys.exit("fio is not installed: apt-get install fio (for this benchmark alone)")
+    need_fio()
     with tempfile.TemporaryDirectory(prefix="tvb") as folder:
         return asyncio.run(_measured(Path(folder), given.rounds, given.seconds, given.size_mib))
 
@@ -80,9 +54,8 @@ async def _measured(folder: Path, rounds: int, seconds: float, size_mib: int) ->
         path = await _attached(engine, size_mib * MIB)
         say("writing both full")
         targets = {"path": path, "file": ("--ioengine=io_uring", f"--filename={raw}")}
-        fill = Job("fill", ("--rw=write", "--bs=1M", "--iodepth=4"))
         for target in targets.values():
-            await asyncio.to_thread(_fio, fill, target, size_mib, None)
+            await asyncio.to_thread(fio, FILL, target, size_mib, None)
         return await asyncio.to_thread(_rounds, targets, rounds, seconds, size_mib)
     finally:
         raw.unlink(missing_ok=True)
@@ -112,37 +85,10 @@ def _rounds(
         for job in JOBS:
             say(f"round {number + 1} of {rounds}: {job.name}")
             for name, target in targets.items():
-                measured = _fio(job, target, size_mib, seconds)
+                measured = fio(job, target, size_mib, seconds)
                 raw.setdefault(job.name, {}).setdefault(name, []).append(measured)
     ratios = {
         name: median([p / f for p, f in zip(found["path"], found["file"], strict=True)])
         for name, found in raw.items()
     }
     return Results({f"r1_local.{n}_ratio": ratio for n, ratio in ratios.items()}, raw)
-
-
-def _fio(job: Job, target: tuple[str, ...], size_mib: int, seconds: float | None) -> float:
-    """Operations a second, or bytes; `seconds` None: once over all of it."""
-    timed = ("--time_based", f"--runtime={seconds}") if seconds else ()
-    done = subprocess.run(
-        (
-            "fio",
-            f"--name={job.name}",
-            f"--size={size_mib}M",
-            "--thread",
-            "--randrepeat=0",
-            "--output-format=json",
-            *target,
-            *job.options,
-            *timed,
-        ),
-        capture_output=True,
-        text=True,
-        timeout=FIO_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        sys.exit(f"fio {job.name} failed: {done.stderr.strip() or done.stdout[-500:]}")
-    told = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
-    side = told["read"] if "read" in job.options[0] else told["write"]
-    return float(side["bw_bytes"] if job.bandwidth else side["iops"])
