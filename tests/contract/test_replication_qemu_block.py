@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import random
 import signal
+import socket
+import struct
 import subprocess
+import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +21,27 @@ from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, PoolOnNode
 from trivet.contracts.storage.pool import PoolMember
+from trivet.contracts.storage.volume import Missing
 from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import Daemon, daemons
-from trivet.testing.suites.replication import NODES, ReplicationSuite, V
-from trivet.testing.suites.replication_copies import CopyingSuite
+from trivet.testing.suites.replication import (
+    FAILED,
+    N1,
+    N2,
+    NODES,
+    READS,
+    SIZE,
+    ReplicationSuite,
+    V,
+    attach,
+    has,
+    serve,
+    until,
+)
+from trivet.testing.suites.replication_copies import CopyingSuite, copied
 
+PAGE = 4096
 pytestmark = pytest.mark.root
 
 
@@ -143,3 +164,96 @@ class TestQemuBlockReplication(ReplicationSuite):
 
 class TestQemuBlockCopying(CopyingSuite):
     """The suite of copies, on the real thing."""
+
+    async def test_nothing_acknowledged_is_lost_while_members_come_and_go(
+        self, cluster: RealCluster
+    ) -> None:
+        """A writer numbers its writes, and repeats one that fails, as a guest does. Meanwhile
+        replicas are killed and hung, dropped, brought back by what changed, and read again."""
+        there = await attach(cluster, N1, N2)
+        engine = cluster.engine(N1)
+        with Writer(there) as writer:
+            for node in (N2, N1, N2, N1):
+                await until(writer.has_written_more)
+                await engine.checkpoint(V)
+                await until(writer.has_written_more)
+                if node == N1:
+                    await cluster.hang(node)
+                    await engine.break_off(V, node)
+                    await cluster.wake(node)
+                else:
+                    await cluster.kill_servers(node)
+                await until(partial(has, cluster, {N1: READS, N2: READS} | {node: FAILED}))
+                await engine.drop_member(V, node)
+                await until(writer.has_written_more)
+                await engine.admit(V, await serve(cluster, node))
+                await engine.copy(V, node, Missing.CHANGES)
+                await until(writer.has_written_more)
+                await copied(cluster, node)
+                await engine.end_copy(V, node)
+                await engine.promote(V, node)
+        assert writer.failed >= 4, "no replica was missed"
+        one, other = [await cluster.kept(node, 0, SIZE) for node in (N1, N2)]
+        assert one == other
+        for block, number in writer.last.items():
+            assert one[block * PAGE : block * PAGE + 8] == number.to_bytes(8, "big")
+
+
+class Writer:
+    """Writes numbered blocks of an attached volume as fast as they are answered."""
+
+    def __init__(self, attached: AttachedVolume) -> None:
+        self.last: dict[int, int] = {}
+        self.failed = 0
+        self._seen = 0
+        self._stop = threading.Event()
+        self._disk = dial(attached)
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._disk.close()
+
+    async def has_written_more(self) -> bool:
+        """Whether more was written since it was last true."""
+        now = len(self.last) + sum(self.last.values())
+        more = now != self._seen
+        self._seen = now
+        return more
+
+    def _run(self) -> None:
+        chosen = random.Random(1)
+        for number in itertools.count(1):
+            block = chosen.randrange(SIZE // PAGE)
+            while not self._write(block * PAGE, number.to_bytes(8, "big").ljust(PAGE, b"-")):
+                self.failed += 1
+                if self._stop.wait(0.01):
+                    return
+            self.last[block] = number
+            if self._stop.is_set():
+                return
+
+    def _write(self, offset: int, data: bytes) -> bool:
+        head = struct.pack(">IHHQQI", 0x25609513, 0, 1, 0, offset, len(data))
+        self._disk.sendall(head + data)
+        return self._disk.recv(16, socket.MSG_WAITALL)[4:8] == bytes(4)
+
+
+def dial(attached: AttachedVolume) -> socket.socket:
+    """An NBD connection to an attached volume, ready for requests."""
+    disk = socket.socket(socket.AF_UNIX)
+    disk.connect(attached.socket)
+    disk.recv(18, socket.MSG_WAITALL)
+    name = attached.export.encode()
+    go = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+    disk.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 7, len(go)) + go)
+    while True:
+        _, _, kind, length = struct.unpack(">QIII", disk.recv(20, socket.MSG_WAITALL))
+        disk.recv(length, socket.MSG_WAITALL)
+        if kind == 1:
+            return disk
