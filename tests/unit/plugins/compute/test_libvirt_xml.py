@@ -12,6 +12,7 @@ from trivet.contracts.compute.hypervisor import DomainDisk, DomainNic, DomainSpe
 from trivet.contracts.compute.node import Accel
 from trivet.contracts.errors import Refused
 from trivet.contracts.model import ResourceId
+from trivet.plugins.compute.libvirt_cpu_xml import tuning_in
 from trivet.plugins.compute.libvirt_xml import (
     ELEMENT,
     NAMESPACE,
@@ -173,3 +174,35 @@ def test_many_disks_have_names() -> None:
     root = ET.fromstring(render(many, FACTS))
     names = [target.get("dev") for target in root.findall("devices/disk/target")]
     assert names[25:] == ["vdz", "vdaa", "vdab"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "unified", "told"),
+    [(1024, False, "1024"), (1024, True, "100"), (2, True, "1"), (262144, True, "10000")],
+)
+def test_shares_are_in_the_kernels_own_measure(shares: int, unified: bool, told: str) -> None:
+    weighed = SPEC.model_copy(update={"cpu": DomainTuning(shares=shares)})
+    root = ET.fromstring(render(weighed, replace(FACTS, cgroups=True, unified=unified)))
+    assert root.findtext("cputune/shares") == told
+    assert root.findtext("resource/partition") == f"/{FACTS.name_prefix}"
+    assert tuning_in(root, weighed, weighed.vcpus, 8) == weighed.cpu
+    assert tuning_in(root, SPEC.model_copy(update={"cpu": DomainTuning(shares=5000)}), 2, 8) is None
+
+
+def test_a_tuning_that_somebody_changed_is_not_ours() -> None:
+    ours = DomainTuning(shares=512, limit_pct=50, pin=(1, 3), allowed=(1, 2, 3))
+    tuned = SPEC.model_copy(update={"cpu": ours})
+    facts = replace(FACTS, cgroups=True)
+    root = ET.fromstring(render(tuned, facts))
+    assert tuning_in(root, tuned, 2, 8) == ours
+    for other in (
+        {"shares": 513},
+        {"limit_pct": None},
+        {"limit_pct": 20},
+        {"pin": (1, 2)},
+        {"pin": ()},
+        {"allowed": (1, 2)},
+        {"allowed": ()},
+    ):
+        changed = tuned.model_copy(update={"cpu": ours.model_copy(update=other)})
+        assert tuning_in(ET.fromstring(render(changed, facts)), tuned, 2, 8) is None, other

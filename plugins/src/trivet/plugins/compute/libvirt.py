@@ -86,6 +86,7 @@ class LibvirtHypervisor(LibvirtHotPlug):
         self._connection = Connection(config.uri, self._on_event, self._on_up)
         self._verdict = accel.Verdict(accel=Accel.TCG, reason="not decided yet")
         self._cgroups, self._cgroups_why = False, "not looked for yet"
+        self._unified = False
         self._facts: libvirt_xml.HostFacts | None = None
         self._ids: dict[str, ResourceId] = {}
         self._logs: dict[ResourceId, ConsoleLog] = {}
@@ -110,7 +111,10 @@ class LibvirtHypervisor(LibvirtHotPlug):
         config, context = self._config, self._context
         self._verdict = await accel.decide(config.accel, config.emulator, context.state_dir)
         self._cgroups, self._cgroups_why = _cgroups(context.prefix, config)
-        self._facts = _facts(context, config, self._verdict, self._cgroups)
+        group = cpu_groups.group_of(context.prefix)
+        self._unified = group is not None and group.unified
+        facts = _facts(context, config, self._verdict, self._cgroups)
+        self._facts = replace(facts, unified=self._unified)
         await self._connection.open()
         self._spawn(self._watch_consoles())
 

@@ -15,11 +15,19 @@ from trivet.plugins.compute.inventory import cpu_list
 from trivet.plugins.compute.libvirt_device_xml import leaf
 
 PERIOD_US = 100_000
+SHARES_OF_ONE, WEIGHT_OF_ONE, WEIGHT_MAX = 1024, 100, 10_000
 
 
 def quota_us(tuning: DomainTuning) -> int:
     """The processor time of each vcpu in a period; -1: as much as there is."""
     return -1 if tuning.limit_pct is None else PERIOD_US * tuning.limit_pct // 100
+
+
+def kernel_shares(shares: int, unified: bool) -> int:
+    """Shares as the kernel takes them: cgroups of the second generation weigh from 1 to 10000, with
+    100 for what has 1024 shares in those of the first. libvirt passes them on as they are."""
+    weight = round(shares * WEIGHT_OF_ONE / SHARES_OF_ONE)
+    return max(1, min(weight, WEIGHT_MAX)) if unified else shares
 
 
 def check(tuning: DomainTuning, cgroups: bool) -> None:
@@ -37,16 +45,18 @@ def vcpu_set(tuning: DomainTuning, vcpu: int) -> tuple[int, ...]:
     return (tuning.pin[vcpu],) if vcpu < len(tuning.pin) else tuning.allowed
 
 
-def add_tuning(root: ET.Element, spec: DomainSpec, partition: str | None) -> None:
-    """Shares, limit and pinning of a domain; in the cgroup `partition` (None: without). Raises
-    `Refused` for what would have no effect."""
+def add_tuning(
+    root: ET.Element, spec: DomainSpec, partition: str | None, *, unified: bool = False
+) -> None:
+    """Shares, limit and pinning of a domain; in the cgroup `partition` (None: without), which is
+    of the second generation if `unified`. Raises `Refused` for what would have no effect."""
     tuning = spec.cpu
     check(tuning, partition is not None)
     if partition is not None:
         leaf(ET.SubElement(root, "resource"), "partition", f"/{partition}")
     tune = ET.Element("cputune")
     if tuning.shares is not None:
-        leaf(tune, "shares", str(tuning.shares))
+        leaf(tune, "shares", str(kernel_shares(tuning.shares, unified)))
     if tuning.limit_pct is not None:
         leaf(tune, "period", str(PERIOD_US))
         leaf(tune, "quota", str(quota_us(tuning)))
@@ -65,7 +75,8 @@ def tuning_in(root: ET.Element, spec: DomainSpec, vcpus: int, cpus: int) -> Doma
     asked = spec.cpu
     shares = _number(root, "shares")
     quota = _number(root, "quota")
-    if asked.shares is not None and shares != asked.shares:
+    told = {kernel_shares(asked.shares or 0, unified) for unified in (True, False)}
+    if asked.shares is not None and shares not in told:
         return None
     if (quota if quota is not None and quota > 0 else -1) != quota_us(asked):
         return None

@@ -18,6 +18,7 @@ class LibvirtHotPlug:
 
     _connection: Connection
     _cgroups: bool
+    _unified: bool
 
     async def plug(self, id_: ResourceId, device: DomainDisk | DomainNic) -> None:
         """Give the running guest a disk or a card."""
@@ -37,7 +38,8 @@ class LibvirtHotPlug:
 
     async def tune(self, id_: ResourceId, tuning: DomainTuning) -> None:
         """Weigh, limit and pin the running guest."""
-        await self._connection.run(lambda c: libvirt_live.tune(c, id_, tuning, self._cgroups))
+        how = {"cgroups": self._cgroups, "unified": self._unified}
+        await self._connection.run(lambda c: libvirt_live.tune(c, id_, tuning, **how))
 
     async def host_memory(self) -> HostMemory:
         """The node's memory now."""

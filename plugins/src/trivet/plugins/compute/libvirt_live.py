@@ -20,7 +20,13 @@ from trivet.contracts.compute.hypervisor import (
 )
 from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, INVALID, NOT_SUPPORTED, Refused, Retry
 from trivet.contracts.model import ResourceId
-from trivet.plugins.compute.libvirt_cpu_xml import PERIOD_US, check, quota_us, vcpu_set
+from trivet.plugins.compute.libvirt_cpu_xml import (
+    PERIOD_US,
+    check,
+    kernel_shares,
+    quota_us,
+    vcpu_set,
+)
 from trivet.plugins.compute.libvirt_device_xml import (
     CD_ALIAS,
     cd_element,
@@ -142,7 +148,12 @@ def scale(connection: libvirt.virConnect, id_: ResourceId, vcpus: int, memory_mi
 
 
 def tune(
-    connection: libvirt.virConnect, id_: ResourceId, tuning: DomainTuning, cgroups: bool
+    connection: libvirt.virConnect,
+    id_: ResourceId,
+    tuning: DomainTuning,
+    *,
+    cgroups: bool,
+    unified: bool,
 ) -> None:
     """Weigh, limit and pin a running guest; on the host it takes effect at once."""
     import libvirt
@@ -153,7 +164,7 @@ def tune(
     if cgroups:
         parameters = {"vcpu_period": PERIOD_US, "vcpu_quota": quota_us(tuning)}
         if tuning.shares is not None:
-            parameters["cpu_shares"] = tuning.shares
+            parameters["cpu_shares"] = kernel_shares(tuning.shares, unified)
         domain.setSchedulerParametersFlags(parameters, live)
     cpus = os.cpu_count() or 1
     for vcpu in range(domain.info()[3]):

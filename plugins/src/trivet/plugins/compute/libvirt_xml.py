@@ -50,8 +50,9 @@ class HostFacts:
 
     `console_dir` holds the consoles' sockets, `log_dir` their logs, `nvram_dir` the variables
     of UEFI guests, `seed_dir` what new guests are told. `cgroups` says whether libvirtd has a
-    cgroup for its guests (shares and limits), named as all that is made here, `reconnects` whether
-    it can be told that disks connect again to their servers.
+    cgroup for its guests (shares and limits), named as all that is made here, `unified` whether it
+    is of the second generation, `reconnects` whether it can be told that disks connect again to
+    their servers.
     """
 
     accel: Accel
@@ -64,6 +65,7 @@ class HostFacts:
     uefi_code: str | None = None
     uefi_vars: str | None = None
     cgroups: bool = False
+    unified: bool = False
     reconnects: bool = False
     tpm: bool = False
 
@@ -111,7 +113,8 @@ def render(spec: DomainSpec, facts: HostFacts) -> str:
     leaf(root, "title", f"{spec.project}/{spec.name}")
     metadata = ET.SubElement(root, "metadata")
     _sizes(root, spec)
-    add_tuning(root, spec, facts.name_prefix if facts.cgroups else None)
+    partition = facts.name_prefix if facts.cgroups else None
+    add_tuning(root, spec, partition, unified=facts.unified)
     _firmware(root, spec, facts)
     _features(root, spec, facts)
     leaf(root, "on_poweroff", "destroy")
