@@ -31,6 +31,19 @@ def _space(reason: str) -> Callable[[Pool, datetime], str | None]:
     return when
 
 
+def _rots(disk: Disk, now: datetime) -> str | None:
+    blocks = disk.status.rotten_blocks
+    told = f"disk {disk.meta.name} on {disk.status.node}: {blocks} blocks were wrong"
+    return told if blocks else None
+
+
+def _differs(volume: Volume, now: datetime) -> str | None:
+    told = volume.status.condition("Consistent")
+    if told is None or told.reason != "Undecided":
+        return None
+    return f"volume {volume.meta.name}: {told.message}"
+
+
 def _missing(pool: Pool, now: datetime) -> str | None:
     if pool.meta.deleting_at is not None or pool.status.phase is Phase.READY:
         return None
@@ -92,6 +105,24 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume] | AlarmRule[Disk], ...] = (
         "NODE` says what is at stake. Replace it, and give the new one to the pool (`trivet pool "
         "edit`); `trivet disk readmit NAME` takes it back if it was not to blame.",
         _disk(DiskHealth.ISOLATED, DiskHealth.FAILED, DiskHealth.MISSING),
+    ),
+    AlarmRule(
+        "disk-rots",
+        DISK,
+        Severity.CRITICAL,
+        "A disk gave back other bytes than were written to it",
+        "They were copied again from another replica. Isolate the disk (`trivet disk isolate "
+        "NAME`) and replace it; `trivet disk readmit NAME` says that it was not to blame.",
+        _rots,
+    ),
+    AlarmRule(
+        "volume-differs",
+        VOLUME,
+        Severity.CRITICAL,
+        "Replicas of a volume differ, and nobody knows which are right",
+        "Compare its content with a backup or inside its guest; `trivet volume move-replica` and "
+        "`trivet volume edit --replicas` decide which replica stays.",
+        _differs,
     ),
     AlarmRule(
         "disk-warned",

@@ -52,7 +52,8 @@ class DiskSpec(Model):
 
 class DiskStatus(Status):
     """Where it is and what was found; `health` as it was judged, and `why`, since when.
-    `replaced_by`: the spare that took its place."""
+    `replaced_by`: the spare that took its place; `rotten_blocks`: how many a scrub ever found
+    wrong on it, though it had reported no error."""
 
     node: str | None = None
     facts: DiskFacts | None = None
@@ -60,6 +61,7 @@ class DiskStatus(Status):
     why: str = ""
     health_since: datetime | None = None
     replaced_by: str | None = None
+    rotten_blocks: int = 0
 
 
 class Disk(Resource[DiskSpec, DiskStatus]):

@@ -147,6 +147,16 @@ class Attachment(Model):
     starved: str = ""
 
 
+class Scrub(Model):
+    """`at`: when all replicas were last read and compared to the end; `offset_bytes`: how far the
+    present one is; `asked`: somebody wants one soon; `found_blocks`: how many were ever wrong."""
+
+    at: datetime | None = None
+    offset_bytes: int = 0
+    asked: bool = False
+    found_blocks: int = 0
+
+
 class VolumeStatus(Status):
     """`epoch` is the last one given out, attached or not. `source` is the volume that
     `spec.source` named when this one was made, as it was in `source_snapshot` if that is set;
@@ -166,6 +176,7 @@ class VolumeStatus(Status):
     replicas: tuple[Replica, ...] = ()
     attachment: Attachment | None = None
     outlook: tuple[Outlook, ...] = ()
+    scrub: Scrub = Scrub()
 
 
 class Volume(Resource[VolumeSpec, VolumeStatus]):

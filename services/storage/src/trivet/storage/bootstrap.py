@@ -15,6 +15,7 @@ from trivet.runtime.wiring import wire_endpoints
 from trivet.storage.controllers.healing import Healer
 from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.controllers.pools import PoolController
+from trivet.storage.controllers.scrubs import Scrubber
 from trivet.storage.controllers.snapshots import SnapshotController
 from trivet.storage.controllers.spares import Spares
 from trivet.storage.controllers.volumes import VolumeController
@@ -73,6 +74,7 @@ async def bootstrap(service: Service) -> None:
     age_s = runtime.settings.storage.claim_age_s
     spares = Spares(service, pools, disks, disk_claims, places)
     service.controller("spares", spares.run)
+    service.controller("scrubs", Scrubber(service, volumes, disks).run)
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
     service.state.add(gauges(pools, volumes))
