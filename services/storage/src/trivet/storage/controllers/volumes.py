@@ -90,10 +90,10 @@ class VolumeController:
         )
 
     async def _reconcile(self, key: str) -> float | None:
-        # The copy will do: each step is a claim, a compare-and-swap or repeatable. What goes is
-        # looked at in the store.
+        # The copy will do to see that all is pointed at. What has no place yet, or goes, is
+        # looked at in the store: space must not be promised for it in a second place.
         volume = self._volumes.by_key(key)
-        if volume is None or volume.meta.deleting_at is not None:
+        if volume is None or volume.meta.deleting_at is not None or not volume.status.replicas:
             volume = await self._volumes.fresh(key)
         if volume is None:
             return None
