@@ -69,7 +69,8 @@ class ReplicaRecord(Model):
 class ServedReplica(Model):
     """How a served replica is reached: a unix socket for its own node, host and port for others.
     `node` is where it lies, `boot` the run of that node's kernel: what was written and not flushed
-    is gone when it is another; `blank`: nothing was written to it before this server."""
+    is gone when it is another; `blank`: nothing was written to it before this server.
+    `size_bytes` 0: not told."""
 
     volume: ResourceId
     epoch: int
@@ -80,6 +81,7 @@ class ServedReplica(Model):
     node: str = ""
     boot: str = ""
     blank: bool = False
+    size_bytes: int = 0
 
 
 class AttachSpec(Model):

@@ -195,6 +195,7 @@ class FakeVolumeEngine(FakeReplication):
             socket=socket,
             node=self._context.node,
             boot=f"boot-{self.machine.boots}",
+            size_bytes=replica.size_bytes,
         )
         remote = {"host": address, "port": 10809}
         return made.model_copy(update=remote) if address is not None else made

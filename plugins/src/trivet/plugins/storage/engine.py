@@ -286,6 +286,7 @@ class QemuBlockEngine(AttachedGraphs):
                 )
             there = nbdkit.served(here, export, remote if address else None, address)
             about = {"node": self._context.node, "boot": self._boot, "blank": blank}
+            about["size_bytes"] = sidecar.size_bytes
             return there.model_copy(update=about)
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:

@@ -80,14 +80,18 @@ class SlotChanges:
         free = slots.free()
         if not free:
             raise Refused(CONFLICT, f"{self._name} has no slot for {served.node}")
-        server = server_of(served, self._node)
-        await _check_size(server, served.export, record.size_bytes)
+        member = Member(
+            node=served.node,
+            export=served.export,
+            server=server_of(served, self._node),
+            blank=served.blank,
+        )
+        await _is_larger(member, record.size_bytes)  # it can be reached, before anything changes
         slot = free[-1]
         if served.node == self._node:
             if free[0] != 0:
                 slots, record = await self._make_way(slots, record, slot)
             slot = 0
-        member = Member(node=served.node, export=served.export, server=server, blank=served.blank)
         await self._place(slots, record, slot, member, WRITES)
 
     async def promote(self, node: str) -> None:
@@ -151,34 +155,40 @@ class SlotChanges:
 
     async def _drop(self, node: str) -> None:
         slots, record = await self.settled()
-        child = _child_of(slots, record, node)
         await end_copies(self.graph, record.numbers_of(node))
-        slot = slots.holding(child.number) if child is not None else None
-        if child is None or slot is None:
-            return
-        number = record.next
-        await self._write(record.model_copy(update={"next": number + 1}))
-        nodes = placeholder_nodes(number, record.size_bytes)
-        await self._put(slots, slot, nodes, Child(PLACEHOLDER, number))
+        for slot in _slots_of(slots, record, node):
+            number = record.next
+            record = record.model_copy(update={"next": number + 1})
+            await self._write(record)
+            nodes = placeholder_nodes(number, record.size_bytes)
+            await self._put(slots, slot, nodes, Child(PLACEHOLDER, number))
 
     async def _make_way(
         self, slots: Slots, record: GraphRecord, free: int
     ) -> tuple[Slots, GraphRecord]:
         """Have what is in the first slot in a free one too, so that the first can be another's."""
         first = slots.current()[0]
-        await self._place(slots, record, free, record.members[first.number], first.kind)
+        member = record.members[first.number]
+        if len(_slots_of(slots, record, member.node)) == 1:
+            await self._place(slots, record, free, member, first.kind)
         return await self.settled()
 
     async def _place(
         self, slots: Slots, record: GraphRecord, slot: int, member: Member, kind: str
     ) -> None:
         """Have a replica in that slot, under a new number."""
+        larger = await _is_larger(member, record.size_bytes)
         number = record.next
         before = {c.inode for c in self._connections()}
         record = record.with_member(number, member.model_copy(update={"inode": 0}))
         await self._write(record)
         nodes = replica_nodes(
-            number, member.server, member.export, record.size_bytes, thin=record.thin
+            number,
+            member.server,
+            member.export,
+            record.size_bytes,
+            thin=record.thin,
+            larger=larger,
         )
         if kind == WRITES:
             nodes.append(writes_only_node(number))
@@ -201,7 +211,7 @@ class SlotChanges:
     async def _remove(self, slots: Slots, slot: int, old: Child) -> None:
         """Take a child out of its slot, and its nodes away."""
         out = {"parent": slot_name(slot), "child": slots.edge(slot, old)}
-        gone = [("blockdev-del", {"node-name": name}) for name in old.nodes()]
+        gone = [("blockdev-del", {"node-name": name}) for name in slots.nodes(old)]
         await ask_all(self.graph.monitor, ("x-blockdev-change", out), *gone)
 
     async def _add_nodes(self, nodes: Nodes) -> None:
@@ -225,16 +235,25 @@ class SlotChanges:
         return connections(self.graph.daemon)
 
 
+def _slots_of(slots: Slots, record: GraphRecord, node: str) -> list[int]:
+    """The slots in which a node's replica is: one, but where it made way and nobody came."""
+    return [
+        slot
+        for slot, child in slots.current().items()
+        if child.kind != PLACEHOLDER and record.members[child.number].node == node
+    ]
+
+
 def _child_of(slots: Slots, record: GraphRecord, node: str) -> Child | None:
     """What a node's replica is in the slots."""
-    for child in slots.current().values():
-        member = record.members.get(child.number)
-        if child.kind != PLACEHOLDER and member is not None and member.node == node:
-            return child
-    return None
+    found = _slots_of(slots, record, node)
+    return slots.current()[found[0]] if found else None
 
 
-async def _check_size(server: dict[str, str], export: str, size_bytes: int) -> None:
-    async with nbd(server, export, timeout_s=REACHED_S) as client:
+async def _is_larger(member: Member, size_bytes: int) -> bool:
+    """Whether a replica that can be reached is larger than the volume; smaller is refused."""
+    async with nbd(member.server, member.export, timeout_s=REACHED_S) as client:
         if client.size_bytes < size_bytes:
-            raise Refused(SHRINK, f"{export} has {client.size_bytes} bytes of {size_bytes}")
+            have = f"{client.size_bytes} bytes of {size_bytes}"
+            raise Refused(SHRINK, f"{member.export} has {have}")
+        return client.size_bytes > size_bytes

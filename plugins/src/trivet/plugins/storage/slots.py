@@ -2,11 +2,12 @@
 
     top (raw) - throttle - quorum (every slot's vote) - slot0, slot1, ...
     slotK: a quorum that needs the vote of one child, which is
-        r.N   a replica (raw over n.N, its NBD client; raw holds it to the volume's size)
+        r.N   a replica: its NBD client, or, where the replica is larger than the volume, raw over
+              n.N, the client
         w.N   the same for writes only (blkdebug, which fails every read, over r.N)
         p.N   a placeholder (blkdebug over z.N, which keeps nothing)
 
-    c.N, d.N: what a copy to replica N writes to, as r.N and n.N
+    c.N, d.N: what a copy to replica N writes to, and its client
 
 A number N is given once in the life of a graph. A slot with two children was left in the middle
 of a change: the one with the higher number is what it changes to.
@@ -45,13 +46,6 @@ class Child:
         """Its block node."""
         return f"{self.kind}.{self.number}"
 
-    def nodes(self) -> list[str]:
-        """All its block nodes, from the top down."""
-        if self.kind == PLACEHOLDER:
-            return [self.name, f"{NOTHING}.{self.number}"]
-        below = [f"{READS}.{self.number}", f"{CLIENT}.{self.number}"]
-        return [self.name, *below] if self.kind == WRITES else below
-
 
 @dataclass(frozen=True)
 class Slots:
@@ -74,6 +68,13 @@ class Slots:
     def free(self) -> list[int]:
         """The slots with a placeholder."""
         return [slot for slot, child in self.current().items() if child.kind == PLACEHOLDER]
+
+    def nodes(self, child: Child) -> list[str]:
+        """All block nodes of a child, from the top down."""
+        found, below = [child.name], child.name
+        while below := next((c for p, c in self.edges if p == below), ""):
+            found.append(below)
+        return found
 
     def edge(self, slot: int, child: Child) -> str:
         """What a slot calls one of its children."""
@@ -107,39 +108,53 @@ def read_slots(graph: Mapping[str, Any]) -> Slots:
 
 
 def replica_nodes(
-    number: int, server: Mapping[str, str], export: str, size_bytes: int, *, thin: bool
+    number: int,
+    server: Mapping[str, str],
+    export: str,
+    size_bytes: int,
+    *,
+    thin: bool,
+    larger: bool,
 ) -> Nodes:
-    """The nodes r.N and below."""
-    discard = "unmap" if thin else "ignore"
-    client = {
+    """The nodes r.N and below; `larger`: the replica may be larger than the volume."""
+    name = f"{CLIENT if larger else READS}.{number}"
+    nodes = [_client(name, server, export, thin=thin)]
+    if larger:
+        nodes.append(_bounded(f"{READS}.{number}", name, size_bytes, thin=thin))
+    return nodes
+
+
+def _client(name: str, server: Mapping[str, str], export: str, *, thin: bool) -> dict[str, Any]:
+    return {
         "driver": "nbd",
-        "node-name": f"{CLIENT}.{number}",
+        "node-name": name,
         "server": dict(server),
         "export": export,
         "reconnect-delay": 0,
         "open-timeout": OPEN_TIMEOUT_S,
-        "discard": discard,
+        "discard": "unmap" if thin else "ignore",
     }
-    bounded = {
+
+
+def _bounded(name: str, below: str, size_bytes: int, *, thin: bool) -> dict[str, Any]:
+    return {
         "driver": "raw",
-        "node-name": f"{READS}.{number}",
+        "node-name": name,
         "size": size_bytes,
-        "file": f"{CLIENT}.{number}",
-        "discard": discard,
+        "file": below,
+        "discard": "unmap" if thin else "ignore",
     }
-    return [client, bounded]
 
 
 def copy_nodes(
     number: int, server: Mapping[str, str], export: str, size_bytes: int, *, thin: bool
 ) -> Nodes:
-    """The nodes c.N (what a copy to N writes to) and d.N: as r.N, by a connection of its own."""
-    client, bounded = replica_nodes(number, server, export, size_bytes, thin=thin)
-    client["node-name"] = f"{COPY_CLIENT}.{number}"
-    bounded |= {"node-name": f"{COPY}.{number}", "file": client["node-name"]}
+    """The nodes c.N, what a copy to N writes to, and d.N, its client."""
+    client, name = f"{COPY_CLIENT}.{number}", f"{COPY}.{number}"
+    top = _bounded(name, client, size_bytes, thin=thin)
     if thin:
-        bounded["detect-zeroes"] = "unmap"
-    return [client, bounded]
+        top["detect-zeroes"] = "unmap"
+    return [_client(client, server, export, thin=thin), top]
 
 
 def writes_only_node(number: int) -> dict[str, Any]:
@@ -183,15 +198,7 @@ def server_of(replica: ServedReplica, node: str) -> dict[str, str]:
 
 def single_nodes(replica: ServedReplica, node: str, *, thin: bool) -> Nodes:
     """The graph over the one replica of a volume, up to the top."""
-    discard = "unmap" if thin else "ignore"
-    client = {
-        "driver": "nbd",
-        "node-name": "replica0",
-        "server": server_of(replica, node),
-        "export": replica.export,
-        "reconnect-delay": 0,
-        "discard": discard,
-    }
+    client = _client("replica0", server_of(replica, node), replica.export, thin=thin)
     return [client, *_upper_nodes("replica0", thin=thin)]
 
 
@@ -202,7 +209,14 @@ def slots_nodes(spec: AttachSpec, node: str) -> Nodes:
         if number < len(spec.replicas):
             replica = spec.replicas[number]
             server = server_of(replica, node)
-            nodes += replica_nodes(number, server, replica.export, spec.size_bytes, thin=spec.thin)
+            nodes += replica_nodes(
+                number,
+                server,
+                replica.export,
+                spec.size_bytes,
+                thin=spec.thin,
+                larger=replica.size_bytes != spec.size_bytes,
+            )
             child = Child(READS, number)
             if replica.node in spec.writes_only:
                 nodes.append(writes_only_node(number))
