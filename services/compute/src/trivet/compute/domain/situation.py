@@ -12,7 +12,6 @@ from datetime import datetime
 
 from trivet.compute.domain.actions import Action, Preparation, Wait
 from trivet.compute.domain.hardware import disks_leaving, nics_leaving
-from trivet.compute.domain.vm_status import RESTART_LAST_S, restart_delay_s
 from trivet.contracts.compute.hypervisor import DomainState, DomainTuning
 from trivet.contracts.compute.vm import Power, Vm, WantedPower
 from trivet.contracts.elapsed import elapsed_s
@@ -116,9 +115,8 @@ class Situation:
 
     @property
     def restart_left_s(self) -> float:
-        """How long the next start still waits; never longer than so many crashes call for."""
-        left_s = self._left_s(self.seen.restart_left_s, self.vm.status.restart_at)
-        return min(left_s, restart_delay_s(self.vm.status.crashes) or RESTART_LAST_S)
+        """How long the next start still waits."""
+        return self._left_s(self.seen.restart_left_s, self.vm.status.restart_at)
 
     def _left_s(self, counted_s: float | None, at: datetime | None) -> float:
         if at is None:

@@ -26,10 +26,11 @@ class Countdown:
     at: datetime | None = None
     ends: float = 0.0
 
-    def left_s(self, at: datetime | None, clock: Clock) -> float | None:
-        """The seconds left until `at`; None: there is no such time."""
+    def left_s(self, at: datetime | None, clock: Clock, most_s: float) -> float | None:
+        """The seconds left until `at`; None: there is no such time. One that is further off than
+        `most_s` when it is first seen was written before the clock was set back."""
         if at is not None and at != self.at:
-            self.ends = clock.monotonic() + (at - clock.now()).total_seconds()
+            self.ends = clock.monotonic() + min((at - clock.now()).total_seconds(), most_s)
         self.at = at
         return None if at is None else max(0.0, self.ends - clock.monotonic())
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 
+from trivet.compute.domain import vm_status
 from trivet.compute.domain.node_plan import plan
 from trivet.compute.domain.orphans import Fate, fate
 from trivet.compute.domain.situation import Seen
@@ -19,6 +20,7 @@ from trivet.compute.node.domains import Domains
 from trivet.compute.node.records import Memory
 from trivet.compute.node.vm_effects import VmEffects
 from trivet.contracts.compute.definitions import Definitions
+from trivet.contracts.compute.endpoints.vm_stop import LONGEST_GRACE_S
 from trivet.contracts.compute.hypervisor import Act, DomainEvent, DomainState, Hypervisor
 from trivet.contracts.compute.node import Node
 from trivet.contracts.compute.vm import Power, Vm
@@ -182,8 +184,10 @@ class VmAgent:
             asked_off=memory.asked_off,
             can_plug=self._effects.can_plug,
             tuning=self._effects.tuning(vm),
-            stop_left_s=memory.stop.left_s(status.stop_by, clock),
-            restart_left_s=memory.restart.left_s(status.restart_at, clock),
+            stop_left_s=memory.stop.left_s(status.stop_by, clock, LONGEST_GRACE_S),
+            restart_left_s=memory.restart.left_s(
+                status.restart_at, clock, vm_status.restart_delay_s(status.crashes)
+            ),
         )
 
     # --- domains that are nobody's ----------------------------------------------------------
@@ -266,7 +270,7 @@ class VmAgent:
         for vm in active:
             memory = self._memory.setdefault(vm.meta.id, Memory())
             memory.forced = False
-            left_s = memory.stop.left_s(vm.status.stop_by, clock)
+            left_s = memory.stop.left_s(vm.status.stop_by, clock, LONGEST_GRACE_S)
             if left_s is not None and left_s <= grace_s:
                 continue
             # On record before the guest is asked: else it would seem to have gone by itself.
