@@ -17,6 +17,7 @@ from trivet.cli.session import WaitOption
 from trivet.host import takeaway
 from trivet.host.progress import progress, told
 from trivet.host.turns import turn
+from trivet.testing.lab import clocks
 from trivet.testing.lab import disks as faults
 from trivet.testing.lab.cluster import DEFAULT_ROOT, Lab
 from trivet.testing.lab.plan import DISKS_MAX, NETS, NODES_MAX
@@ -85,7 +86,9 @@ def status(root: Root = DEFAULT_ROOT) -> None:
         for name in lab.plan.names:
             machine = lab.machine(name)
             power = "off" if machine.pid is None else "paused" if machine.paused else "on"
-            print(f"{name:8} {power:7} {phases.get(name, '-'):9} {lab.plan.address(name)}")
+            seconds = clocks.ahead(lab.plan.layout(name))
+            off = f"  clock {seconds:+d} s" if seconds else ""
+            print(f"{name:8} {power:7} {phases.get(name, '-'):9} {lab.plan.address(name)}{off}")
             for disk in faults.disks_of(lab.plan, name):
                 print(f"  {disk.name:6} {'ssd' if disk.ssd else 'hdd':4} {faults.state(disk)}")
         for drop in sorted(lab.switch.drops(), key=repr):
@@ -169,6 +172,18 @@ def heal(root: Root = DEFAULT_ROOT) -> None:
     """Undo all cuts."""
     with told():
         Lab.find(_whole(root)).heal()
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def clock(
+    node: Node,
+    seconds: Annotated[int, typer.Argument(metavar="+S|-S|0", help="Off this machine's clock.")],
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Set a node's clock so many seconds ahead, or behind."""
+    with told():
+        lab = Lab.find(_whole(root))
+        lab.clock(lab.plan.node(node), seconds)
 
 
 class Fault(StrEnum):

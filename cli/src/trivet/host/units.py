@@ -18,6 +18,9 @@ from trivet.host.layout import SERVICES, USER, Layout
 BUS = "nats"
 LIBVIRTD = "libvirtd"
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "TZ")
+LAB_CLOCK = ("LD_PRELOAD", "LAB_CLOCK")
+"""By which the lab gives a node a clock of its own; passed on where both are there."""
+
 FILES_LIMIT = 65536
 ARENAS = "2"
 """The C library's heaps in a process: one a thread, as it would have it, keeps memory that is
@@ -66,6 +69,8 @@ def environment(layout: Layout) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in PASSED_ON or name.lower() in PASSED_ON
     }
+    if all(name in os.environ for name in LAB_CLOCK):
+        passed |= {name: os.environ[name] for name in LAB_CLOCK}
     return passed | {
         "PATH": f"{layout.venv / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(layout.state),

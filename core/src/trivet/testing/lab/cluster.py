@@ -34,7 +34,7 @@ from trivet.host.layout import Layout
 from trivet.host.units import units_of
 from trivet.plugins.compute import cpu_groups
 from trivet.runtime.settings import Settings, load_settings
-from trivet.testing.lab import disks
+from trivet.testing.lab import clocks, disks
 from trivet.testing.lab.machine_space import MachineSpace
 from trivet.testing.lab.plan import NETS, LabPlan, load_plan
 from trivet.testing.lab.switch import HOST, Drop, Switch, free_net, namespace_exists
@@ -141,8 +141,11 @@ class Lab:
                 (root / "opt").symlink_to(self.plan.root / "opt")
         places = [self.plan.place(name) for name in self.plan.names]
         found(CLUSTER, places, self.plan.base.tls, user)
+        clocks.make_library(self.plan.base)
         for name in self.plan.names:
-            _set_disks(self.plan.layout(name))
+            layout = self.plan.layout(name)
+            clocks.set_ahead(layout, clocks.ahead(layout))
+            _set_disks(layout)
 
     # --- a node ------------------------------------------------------------------------------
 
@@ -191,6 +194,10 @@ class Lab:
                     drops.append(Drop(net, name, other))
         self.switch.cut(drops)
 
+    def clock(self, name: str, seconds: int) -> None:
+        """Set a node's wall clock so many seconds ahead of this machine's, or behind it."""
+        clocks.set_ahead(self.plan.layout(name), seconds)
+
     def heal(self) -> None:
         """Let everybody reach everybody again."""
         self.switch.heal()
@@ -214,7 +221,9 @@ class Lab:
         """The machine of a node."""
         layout = self.plan.layout(name)
         python = str(layout.venv / "bin/python")
-        supervise = (python, "-m", "trivet.host.supervise", "--root", str(layout.root))
+        clock = clocks.environment(self.plan.base, layout)
+        preset = ("env", *(f"{key}={value}" for key, value in clock.items()))
+        supervise = (*preset, python, "-m", "trivet.host.supervise", "--root", str(layout.root))
         log = str(layout.log_file("supervisor"))
         logged = ("/bin/sh", "-c", f'exec "$@" >>{log} 2>&1', "sh", *supervise)
         return MachineSpace(name, layout.root, self.plan.namespace(name), logged)
