@@ -1,5 +1,6 @@
-"""One node for the lab's tests, beside whatever else lives on the machine."""
+"""One node, and a cluster of three, for the lab's tests, beside what else lives on the machine."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from trivet.host import processes, traces
 from trivet.host.layout import Layout
+from trivet.testing.lab.cluster import Lab
 from trivet.testing.lab.node import LabNode
 
+log = logging.getLogger(__name__)
 TOP = Path(__file__).parents[2]
 
 
@@ -30,3 +34,33 @@ def lab_node() -> Iterator[LabNode]:
     finally:
         node.trivet("down", "--purge")
     root.rmdir()
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab of three nodes. One that `TRIVET_LAB_ROOT` names is used as it is, and kept."""
+    if given := os.environ.get("TRIVET_LAB_ROOT"):
+        yield Lab.find(Path(given))
+        return
+    root = Path(tempfile.mkdtemp(prefix="tv-cluster-"))
+    root.chmod(0o755)  # the nodes' own user has its programs there
+    made = Lab.create(root, 3)
+    try:
+        made.up(log.info)
+        yield made
+    finally:
+        made.down(log.info)
+    assert left_of(made) == []
+
+
+def left_of(lab: Lab) -> list[str]:
+    """What is still there of a lab that was taken down."""
+    prefix, root = lab.plan.base.prefix, str(lab.plan.root)
+    return [
+        *(name for name in traces.namespaces() if name.startswith(f"{prefix}-")),
+        *(link for link in traces.links() if traces.is_our_link(prefix, link)),
+        *(file for file in traces.loops().values() if file.startswith(root)),
+        *(point for point in traces.mounts() if point.startswith(root)),
+        *(w for pid in processes.pids() for w in processes.arguments(pid) if root in w),
+        *([root] if Path(root).exists() else []),
+    ]

@@ -1,5 +1,9 @@
 """Three real nodes: what a cluster goes on doing when one of them dies, hangs or is cut off.
 
+Last come users who write while nodes die, hang, are cut off (one way, too) and have wrong clocks:
+every name must be as its user knows it, every gateway must say the same, and each change was told
+once. Those faults come of `--seed`; a failed run says them, and `--point kill-n2+4.2` does one.
+
 Each test leaves the cluster whole. Guests are one, so that what is tried is the cluster; how long
 things took is told in the end and judged by people.
 """
@@ -10,10 +14,11 @@ import asyncio
 import logging
 import os
 import subprocess
-import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -21,10 +26,16 @@ import pytest
 from trivet.client import Client
 from trivet.contracts.compute.vm import Power, Vm
 from trivet.contracts.errors import Refused, Retry
+from trivet.contracts.event import CloudEvent
 from trivet.contracts.resource import Phase
-from trivet.host import bus_admin, processes, traces
+from trivet.contracts.security.group import SECURITY_GROUP
+from trivet.host import bus_admin
+from trivet.host.readiness import gateway_url
+from trivet.testing.lab.bus import connected
 from trivet.testing.lab.cluster import Lab
+from trivet.testing.lab.cluster_faults import NodeFault, drawn, strike
 from trivet.testing.lab.node import until
+from trivet.testing.lab.writers import Writer, differences
 
 pytestmark = pytest.mark.root
 
@@ -32,41 +43,13 @@ TOP = Path(__file__).parents[2]
 NODES = ("n1", "n2", "n3")
 BOUND_S = 90.0
 WRITES = 6
+SAMPLE = 2
+CAMPAIGN = 24
 GUEST = "lasting"
 HOME = "n2"
 
 
 log = logging.getLogger(__name__)
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """A lab of three nodes. One that `TRIVET_LAB_ROOT` names is used as it is, and kept."""
-    if given := os.environ.get("TRIVET_LAB_ROOT"):
-        yield Lab.find(Path(given))
-        return
-    root = Path(tempfile.mkdtemp(prefix="tv-cluster-"))
-    root.chmod(0o755)  # the nodes' own user has its programs there
-    made = Lab.create(root, len(NODES))
-    try:
-        made.up(log.info)
-        yield made
-    finally:
-        made.down(log.info)
-    assert left_of(made) == []
-
-
-def left_of(lab: Lab) -> list[str]:
-    """What is still there of a lab that was taken down."""
-    prefix, root = lab.plan.base.prefix, str(lab.plan.root)
-    return [
-        *(name for name in traces.namespaces() if name.startswith(f"{prefix}-")),
-        *(link for link in traces.links() if traces.is_our_link(prefix, link)),
-        *(file for file in traces.loops().values() if file.startswith(root)),
-        *(point for point in traces.mounts() if point.startswith(root)),
-        *(w for pid in processes.pids() for w in processes.arguments(pid) if root in w),
-        *([root] if Path(root).exists() else []),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +115,7 @@ def copies(lab: Lab) -> int:
     return min(good, default=0)
 
 
-class Writer:
+class OneWriter:
     """Writes one label after the other into the guest's record, through the API, and remembers
     the last one that was acknowledged."""
 
@@ -143,7 +126,7 @@ class Writer:
         self.acknowledged = 0
         self.longest_s = 0.0
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> OneWriter:
         self._thread.start()
         return self
 
@@ -199,7 +182,7 @@ def test_a_node_dies_and_nothing_acknowledged_is_lost(
 ) -> None:
     leader = str(bus(lab)["KV_compute"]["leader"])
     name = leader if which == "leader" else NODES[0]
-    with Writer(lab) as writer:
+    with OneWriter(lab) as writer:
         writer.goes_on()
         lab.kill(name)
         assert lab.machine(name).pids() == []
@@ -248,7 +231,7 @@ def test_a_node_that_is_cut_off_is_missed_and_found_again(
     assert lab.run("n3", *reach, lab.plan.address("n1")).returncode != 0
     assert lab.run("n3", *reach, lab.plan.address("n1", "storage")).returncode == 0
     assert lab.run("n1", *reach, lab.plan.address("n2")).returncode == 0
-    with Writer(lab) as writer:
+    with OneWriter(lab) as writer:
         writer.goes_on()
     until("n3 is missed", phase_is(lab, "n3", Phase.UNKNOWN), BOUND_S)
     lab.heal()
@@ -268,3 +251,85 @@ def test_words_may_be_repeated(lab: Lab) -> None:
     lab.heal()
     lab.up(log.info)
     whole(lab)
+
+
+# --- users who write while nodes fail ------------------------------------------------------------
+
+
+def through(lab: Lab, name: str, *, retry_s: float = 10.0) -> Client:
+    """A client of one node's gateway, which turns to the others where it is away."""
+    names = [name, *(n for n in lab.plan.workers if n != name)]
+    first, *others = (gateway_url(lab.settings(n)) for n in names)
+    return Client(first, lab.token(), lab.plan.base.ca_file, other_urls=others, retry_s=retry_s)
+
+
+def faults(request: pytest.FixtureRequest, lab: Lab) -> list[NodeFault]:
+    """Those that were asked for by their words, or some of the seed's."""
+    if words := request.config.getoption("--point"):
+        return [NodeFault.parse(word) for word in words]
+    count = CAMPAIGN if request.config.getoption("--soak") else SAMPLE
+    return drawn(request.config.getoption("--seed"), count, lab.plan.workers)
+
+
+async def told(lab: Lab) -> list[CloudEvent]:
+    """All events of groups that were told so far."""
+    async with connected(lab.settings(lab.plan.workers[0])) as bus:
+        last = await bus.last_event_seq()
+        found = []
+        async with aclosing(bus.events("trivet.evt.security.>", since_seq=1)) as messages:
+            async for message in messages:
+                found.append(CloudEvent.model_validate_json(message.data))
+                if message.seq >= last - 1:
+                    break
+    return found
+
+
+@pytest.fixture
+def writers(lab: Lab) -> Iterator[list[Writer]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Writer(number, lambda n=name: through(lab, n), number))
+            for number, name in enumerate(lab.plan.workers)
+        ]
+
+
+def test_users_find_what_they_wrote_whatever_befell_the_nodes(
+    lab: Lab,
+    writers: list[Writer],
+    request: pytest.FixtureRequest,
+    tell_at_the_end: Callable[[str], None],
+) -> None:
+    chosen = faults(request, lab)
+    for fault in chosen:
+        log.info("%s", fault)
+        written = sum(len(w.wanted) for w in writers)
+        strike(lab, fault)
+        lab.wait_ready(lab.plan.workers, log.info, BOUND_S)
+        until(
+            "users get on with their work",
+            lambda least=written + 3: sum(len(w.wanted) for w in writers) > least,
+            BOUND_S,
+        )
+        assert [w.failed for w in writers if w.failed] == []
+    for writer in writers:
+        writer.stop()
+    assert all(writer.ended for writer in writers)
+    for name in lab.plan.workers:
+        with through(lab, name) as client:
+            until(f"{name} says what was written", lambda c=client: not differences(writers, c), 20)
+            assert differences(writers, client) == []
+    check_events(lab, writers)
+    names = sum(len(w.wanted) for w in writers)
+    longest_s = max(w.longest_s for w in writers)
+    tell_at_the_end(f"{' '.join(map(str, chosen))}: {names} names, longest call {longest_s:.1f} s")
+
+
+def check_events(lab: Lab, writers: list[Writer]) -> None:
+    """Each group that is there was born once, in the stream too, and no event came twice."""
+    events = asyncio.run(told(lab))
+    assert [i for i, n in Counter(e.id for e in events).items() if n > 1] == []
+    births = Counter(e.subject for e in events if e.type.endswith("created.v1"))
+    with lab.client() as client:
+        groups = list(client.kind(SECURITY_GROUP).list())
+    mine = {g.meta.id: g.meta.name for g in groups if "writer" in g.meta.labels}
+    assert {name: births[id_] for id_, name in mine.items() if births[id_] != 1} == {}

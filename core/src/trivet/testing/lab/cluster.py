@@ -100,7 +100,7 @@ class Lab:
         say(f"starting {', '.join(self.plan.names)}")
         self._each(self.start, self.plan.names)
         self.wait_ready(self.plan.names, say)
-        token = self._token()
+        token = self.token()
         first = self.settings(self.plan.workers[0])
         for name in ensure_defaults(base, first, token, self._pool_members(token)):
             say(f"made {name}")
@@ -296,7 +296,7 @@ class Lab:
 
     def phases(self) -> dict[str, Phase]:
         """How the cluster sees each node; empty while it can't say."""
-        token = self._token()
+        token = self.token()
         if not token:
             return {}
         settings = self.settings(self._alive())
@@ -313,7 +313,7 @@ class Lab:
         on = [n for n in self.plan.workers if self.machine(n).pid is not None]
         return (on or self.plan.workers)[0]
 
-    def _token(self) -> str:
+    def token(self) -> str:
         """The first administrator's token, from whichever node led at the first start; ''
         while there is none that counts."""
         for name in self.plan.workers:
