@@ -91,9 +91,7 @@ class Lab:
         machine.remember_sysctls(base)
         user = machine.ensure_user(base)
         machine.ensure_libvirt_user(base)
-        if environment.installed_version(base) is None:
-            say("installing the services")
-            environment.install(base, folder, version)
+        self._install(folder, version, say)
         say("setting the nodes up")
         self._found(user)
         self.switch.make()
@@ -106,6 +104,17 @@ class Lab:
             say(f"made {name}")
         urls = [readiness.gateway_url(self.settings(name)) for name in self.plan.workers]
         caller.write(base, caller.client_file(base, env), urls[0], token, urls[1:])
+
+    def _install(self, folder: Path, version: str, say: Say) -> None:
+        """Bring the programs of all nodes to the checkout's version, while no node runs them."""
+        base = self.plan.base
+        if environment.installed_version(base) == version:
+            return
+        if any(self.machine(name).pid is not None for name in self.plan.names):
+            say("the nodes run other code than the checkout's: kill them all, and up, to renew it")
+            return
+        say("installing the services")
+        environment.install(base, folder, version)
 
     def down(self, say: Say) -> None:
         """Remove the lab and every trace of it."""
