@@ -17,7 +17,7 @@ from trivet.host.cluster import Cluster, Member, Membership, keep_membership, me
 from trivet.host.config_files import ensure_settings, new_settings, write_bus_config
 from trivet.host.keys import ensure_keys
 from trivet.host.layout import SERVICES, Layout
-from trivet.host.units import units_of
+from trivet.host.units import environment, units_of
 from trivet.runtime.settings import Settings
 from trivet.testing.nats import server_binary
 
@@ -132,3 +132,12 @@ def test_the_list_holds_no_secret(tmp_path):
     keep_membership(layout, Membership(node="n1", cluster=three(n1=seeds)))
     told = json.loads(Path(layout.etc / "cluster.json").read_text())
     assert all(key.startswith("U") for key in told["cluster"]["members"][0]["public_keys"].values())
+
+
+def test_a_clock_of_the_labs_is_passed_on_and_nothing_else_that_is_preloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "/clock.so")
+    monkeypatch.delenv("LAB_CLOCK", raising=False)
+    assert "LD_PRELOAD" not in environment(Layout(tmp_path))
+    monkeypatch.setenv("LAB_CLOCK", "/clock")
+    passed = environment(Layout(tmp_path))
+    assert (passed["LD_PRELOAD"], passed["LAB_CLOCK"]) == ("/clock.so", "/clock")

@@ -132,16 +132,25 @@ class NatsStore:
         subject = self._subject + filter_of(prefix)
         async with aclosing(lives(self._link, self._stream, subject, LAST_PER_SUBJECT)) as made:
             async for life in made:
-                async with aclosing(self._follow(life, known)) as steps:
-                    async for step in steps:
-                        yield step
+                try:
+                    async with aclosing(self._follow(life, subject, known)) as steps:
+                        async for step in steps:
+                            yield step
+                except Retry as error:
+                    log.info("%s: %s", self._stream, error)
 
     async def _follow(
-        self, life: Consumer, known: dict[str, int]
+        self, life: Consumer, subject: str, known: dict[str, int]
     ) -> AsyncGenerator[Change | Synced, None]:
-        """One consumer's life: all that is there, what vanished, `Synced`, then changes."""
-        missing, synced = set(known), False
-        if life.waiting == 0:
+        """One consumer's life: all that is there, what vanished, `Synced`, then changes.
+
+        The server that has the consumer may be one that was away and has not caught up: what it
+        has to deliver is then not all that is there, and what it does not deliver has not
+        vanished. So it must have come to what the stream's leader has as the newest.
+        """
+        missing, synced, reached = set(known), False, 0
+        newest = await self._newest(subject)
+        if life.waiting == 0 and newest == 0:
             for change in _vanished(missing, known, life.last_seq):
                 yield change
             synced = True
@@ -149,16 +158,33 @@ class NatsStore:
         async with aclosing(life.deliveries()) as deliveries:
             async for step in deliveries:
                 if step is not None:
+                    reached = step.seq
                     key = step.subject[len(self._subject) :]
                     missing.discard(key)
                     change = _change(key, step)
                     if known.get(key, 0) < change.revision and _note(change, known):
                         yield change
-                if not synced and (step is None or step.pending == 0):
+                if synced or (step is not None and step.pending > 0):
+                    continue
+                if step is None and reached < newest:
+                    newest = await self._newest(subject)  # a marker may have faded meanwhile
+                if reached >= newest:
                     for change in _vanished(missing, known, life.last_seq):
                         yield change
                     synced = True
                     yield Synced()
+
+    async def _newest(self, subject: str) -> int:
+        """The newest revision of all keys of a subject, from the leader; 0: there is none."""
+        try:
+            found = await self._link.api(
+                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject}
+            )
+        except ApiError as error:
+            if error.status == NOT_FOUND and error.number == NO_MESSAGE:
+                return 0
+            raise translate(error, self._stream) from error
+        return int(found["message"]["seq"])
 
     async def _write(
         self, key: str, value: bytes, expected: int, headers: Mapping[str, str] | None = None
