@@ -13,45 +13,35 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from trivet.client import Client
-from trivet.client.config import load_config
-from trivet.contracts.compute.node import Node
-from trivet.contracts.errors import NOT_FOUND, Refused, TrivetError
-from trivet.contracts.resource import Phase
+from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.host import caller, environment, machine, readiness, takeaway, traces
 from trivet.host.checkout import checkout, source_version
-from trivet.host.defaults import ensure_defaults, file_members
+from trivet.host.defaults import ensure_defaults, file_members, made_defaults
 from trivet.host.failure import failed
 from trivet.host.founding import found
 from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
-from trivet.host.units import units_of
 from trivet.plugins.compute import cpu_groups
-from trivet.runtime.settings import Settings, load_settings
 from trivet.testing.lab import clocks, disks
-from trivet.testing.lab.machine_space import MachineSpace
 from trivet.testing.lab.plan import NETS, LabPlan, load_plan
 from trivet.testing.lab.switch import HOST, Drop, Switch, free_net, namespace_exists
+from trivet.testing.lab.view import LabView, Say
 
 DEFAULT_ROOT = Path("/var/lib/trivet-lab")
 CLUSTER = "lab"
-READY_S = 180.0
-LOOK_S = 0.1
-
-Say = Callable[[str], None]
 
 
-class Lab:
+class Lab(LabView):
     """The lab under a root folder. Made by `create`, found again by `find`."""
 
     def __init__(self, plan: LabPlan) -> None:
-        self.plan = plan
+        super().__init__(plan)
         self.switch = Switch(plan)
 
     @classmethod
@@ -64,7 +54,7 @@ class Lab:
         there = load_plan(root)
         if there is None:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            plan.file.write_text(plan.model_dump_json(indent=1))
+            write_whole(plan.file, plan.model_dump_json(indent=1).encode(), 0o644)
             return cls(plan)
         if there != plan.model_copy(update={"net": there.net}):
             detail = f"there is another lab under {root}: {', '.join(there.names)}"
@@ -99,9 +89,10 @@ class Lab:
         self._each(self.start, self.plan.names)
         self.wait_ready(self.plan.names, say)
         token = self.token()
-        first = self.settings(self.plan.workers[0])
-        for name in ensure_defaults(base, first, token, self._pool_members(token)):
-            say(f"made {name}")
+        if not made_defaults(base):
+            first = self.settings(self.plan.workers[0])
+            for name in ensure_defaults(base, first, token, self._pool_members(token)):
+                say(f"made {name}")
         urls = [readiness.gateway_url(self.settings(name)) for name in self.plan.workers]
         caller.write(base, caller.client_file(base, env), urls[0], token, urls[1:])
 
@@ -226,55 +217,13 @@ class Lab:
         path = f"{self.plan.layout(name).venv / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
         return self.machine(name).enter(argv, {**self.client_env(name), "PATH": path})
 
-    def machine(self, name: str) -> MachineSpace:
-        """The machine of a node."""
-        layout = self.plan.layout(name)
-        python = str(layout.venv / "bin/python")
-        clock = clocks.environment(self.plan.base, layout)
-        preset = ("env", *(f"{key}={value}" for key, value in clock.items()))
-        supervise = (*preset, python, "-m", "trivet.host.supervise", "--root", str(layout.root))
-        log = str(layout.log_file("supervisor"))
-        logged = ("/bin/sh", "-c", f'exec "$@" >>{log} 2>&1', "sh", *supervise)
-        return MachineSpace(name, layout.root, self.plan.namespace(name), logged)
-
-    def settings(self, name: str) -> Settings:
-        """What a node's services are set to."""
-        return load_settings({"TRIVET_SETTINGS": str(self.plan.layout(name).settings_file)})
-
-    # --- the cluster -------------------------------------------------------------------------
-
-    def client_env(self, name: str | None = None) -> dict[str, str]:
-        """The environment in which the command line reaches the cluster; files that it gives to
-        a node are given to `name` (None: the first)."""
-        base = self.plan.base
-        return {
-            "TRIVET_CONFIG": str(caller.client_file(base, {}).path),
-            "TRIVET_ROOT": str(self.plan.layout(name or self.plan.workers[0]).root),
-        }
-
-    def client(self) -> Client:
-        """A client of the API: one a thread."""
-        return Client.of(load_config(self.client_env()))
-
-    def wait_ready(self, names: Sequence[str], say: Say, seconds: float = READY_S) -> None:
-        """Wait until nodes do their work, by what they and the cluster say. Raises `Fatal`."""
-        deadline = time.monotonic() + seconds
-        told = ""
-        while missing := self._missing(names):
-            if time.monotonic() > deadline:
-                raise failed(f"not ready after {seconds:.0f} s: {missing}")
-            if missing != told:
-                say(f"waiting for {missing}")
-                told = missing
-            time.sleep(LOOK_S)
-
     def _pool_members(self, token: str) -> list[dict[str, Any]]:
         """What the default pool is made of: all disks of all nodes, or a file on each."""
         plan = self.plan
         if not plan.disks:
             free_bytes = shutil.disk_usage(plan.root).free // len(plan.workers)
             return file_members(plan.workers, free_bytes)
-        url = readiness.gateway_url(self.settings(self._alive()))
+        url = readiness.gateway_url(self.settings(self.alive()))
         members = []
         with Client(url, token, plan.base.ca_file) as client:
             for name in plan.workers:
@@ -283,56 +232,6 @@ class Lab:
                     client.disks.edit(disk, spec={"role": "data"})
                 members.append({"node": name, "disks": named})
         return members
-
-    def _missing(self, names: Sequence[str]) -> str:
-        """What the nodes of those names still lack; '' nothing."""
-        for name in names:
-            layout, settings = self.plan.layout(name), self.settings(name)
-            for unit in units_of(layout, witness=settings.witness):
-                if not readiness.supervised(layout, unit.name):
-                    return f"{unit.name} of {name}"
-            if settings.witness:
-                continue
-            health = readiness.gateway_health(settings, layout)
-            if health is None or health.status != "ok":
-                silent = ", ".join(health.silent) if health else "the gateway"
-                return f"{silent or 'services'} on {name}"
-        phases = self.phases()
-        for name in names:
-            if name in self.plan.workers and phases.get(name) is not Phase.READY:
-                return f"the cluster to hear of {name}"
-        return ""
-
-    def phases(self) -> dict[str, Phase]:
-        """How the cluster sees each node; empty while it can't say."""
-        token = self.token()
-        if not token:
-            return {}
-        settings = self.settings(self._alive())
-        url, base = readiness.gateway_url(settings), self.plan.base
-        try:
-            with Client(url, token, base.ca_file, retry_s=0) as client:
-                nodes: tuple[Node, ...] = client.nodes.list().items
-        except TrivetError:
-            return {}
-        return {node.meta.name: node.status.phase for node in nodes}
-
-    def _alive(self) -> str:
-        """A node that is switched on, the first where none is."""
-        on = [n for n in self.plan.workers if self.machine(n).pid is not None]
-        return (on or self.plan.workers)[0]
-
-    def token(self) -> str:
-        """The first administrator's token, from whichever node led at the first start; ''
-        while there is none that counts."""
-        for name in self.plan.workers:
-            layout = self.plan.layout(name)
-            if layout.token_file.exists():
-                token = layout.token_file.read_text().strip()
-                settings = self.settings(self._alive())
-                if readiness.proves_something(settings, layout, token):
-                    return token
-        return ""
 
     def _each(self, act: Callable[[str], None], names: Sequence[str]) -> None:
         """Do something to several nodes at once. Raises the first failure."""
