@@ -277,7 +277,8 @@ class NftablesFirewall:
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.PIPE,
+                # A pipe that nobody reads may be closed before we write nothing into it.
+                stdin=asyncio.subprocess.PIPE if text else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
@@ -287,7 +288,7 @@ class NftablesFirewall:
             raise Fatal(DRIVER_FAILED, f"{command[0]} can't be run: {error}") from error
         try:
             output, complaint = await asyncio.wait_for(
-                process.communicate(text.encode()), NFT_TIMEOUT_S
+                process.communicate(text.encode() or None), NFT_TIMEOUT_S
             )
         except TimeoutError as error:
             process.kill()
