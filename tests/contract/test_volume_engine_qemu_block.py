@@ -17,7 +17,12 @@ from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.errors import NOT_SUPPORTED, Refused, Retry, TrivetError
 from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.codes import DISK_NOT_BLANK
-from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, PoolOnNode
+from trivet.contracts.storage.engine import (
+    AttachedVolume,
+    AttachSpec,
+    PoolOnNode,
+    ReplicaSpec,
+)
 from trivet.contracts.storage.pool import PoolMember
 from trivet.contracts.storage.volume import Qos
 from trivet.plugins.storage import nbdkit, qsd, snapshot_file
@@ -370,3 +375,40 @@ async def test_disks_are_formatted_only_when_blank(tmp_path: Path) -> None:
         assert command("wipefs", loop) == b""
     finally:
         command("losetup", "--detach", loop)
+
+
+async def test_a_pool_is_open_with_the_disks_that_are_there(tmp_path: Path) -> None:
+    loops = []
+    for name in "ab":
+        image = tmp_path / name
+        with image.open("wb") as file:
+            file.truncate(400 * MIB)
+        loops.append(command("losetup", "--find", "--show", str(image)).decode().strip())
+    bench = RealBench(tmp_path, PoolMember(node="n1", disks=("a", "b")), tuple(loops))
+    whole = bench.pool
+    try:
+        await bench.start()
+        usage = await bench.engine.open_pool(whole)
+        assert [d.disk for d in usage.disks] == ["a", "b"]
+        assert usage.size_bytes == sum(d.size_bytes for d in usage.disks)
+        for volume, disk in ((A, "a"), (B, "b")):
+            spec = ReplicaSpec(
+                volume=volume, pool=whole.id, size_bytes=16 * MIB, generation=1, disk=disk
+            )
+            assert (await bench.engine.create(spec)).disk == disk
+        # One is pulled: what lies on the other is still there, and what lay on it is not seen.
+        without = whole.model_copy(update={"devices": ("", loops[1])})
+        assert [d.disk for d in (await bench.engine.open_pool(without)).disks] == ["b"]
+        assert [(r.volume, r.disk) for r in await bench.engine.replicas()] == [(B, "b")]
+        assert {d.disk for d in (await bench.engine.open_pool(whole)).disks} == {"a", "b"}
+        assert {r.volume for r in await bench.engine.replicas()} == {A, B}
+        for volume in (A, B):
+            await bench.engine.remove(volume)
+        bench.pool = whole
+        await bench.clean()
+    finally:
+        for folder in (tmp_path / "s/pools").glob("pool-*"):
+            if folder.is_mount():  # the test failed before it was taken down
+                command("umount", str(folder))
+        for loop in loops:
+            command("losetup", "--detach", loop)
