@@ -62,7 +62,8 @@ class StorageSettings(Model):
     made anew on another host, `rebuilds_per_node` at once on each. A disk is warned of when its
     requests take `disk_slow_ms` on average, and isolated at `disk_isolate_ms`, over
     `disk_window_s`; and when it did not answer within `disk_stuck_s` in most of the window of
-    13 looks. Replicas are read and compared each `scrub_every_s`, at most `scrub_bytes_per_s`."""
+    13 looks. Replicas are read and compared each `scrub_every_s`, at most `scrub_bytes_per_s`.
+    Each `balance_s` it is looked whether pools fill evenly."""
 
     engine: str = "auto"
     inspector: str = "auto"
@@ -76,6 +77,7 @@ class StorageSettings(Model):
     disk_isolate_ms: float = Field(default=125.0, gt=0)
     disk_window_s: float = Field(default=180.0, gt=0)
     disk_stuck_s: float = Field(default=3.0, gt=0)
+    balance_s: float = Field(default=60.0, gt=0)
     scrub_every_s: float = Field(default=1_209_600.0, gt=0)
     scrub_bytes_per_s: int = Field(default=50_000_000, ge=1_000_000)
 

@@ -12,6 +12,7 @@ from trivet.contracts.storage.volume import VOLUME
 from trivet.runtime.alarms import keep_alarms
 from trivet.runtime.service import Service
 from trivet.runtime.wiring import wire_endpoints
+from trivet.storage.controllers.balance import Balancer
 from trivet.storage.controllers.healing import Healer
 from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.controllers.pools import PoolController
@@ -75,6 +76,8 @@ async def bootstrap(service: Service) -> None:
     spares = Spares(service, pools, disks, disk_claims, places)
     service.controller("spares", spares.run)
     service.controller("scrubs", Scrubber(service, volumes, disks).run)
+    balancer = Balancer(service, volumes, pools, snapshots, ledgers, places)
+    service.controller("balance", balancer.run)
     sweep = DiskClaimSweep(disk_claims, pools, runtime.clock, age_s)
     service.controller("disk claims", sweep.run)
     service.state.add(gauges(pools, volumes))
