@@ -124,6 +124,8 @@ async def come_to_rest(graph: Socket) -> bool:
     last = {"type": "nbd", "id": LAST, "node-name": TOP, "name": LAST, "writable": True}
     try:
         async with asyncio.timeout(REST_S):
+            if MemberState.FAILED in (await _members(graph)).values():
+                return False  # and no time is lost over it
             if await ask(graph.monitor, "query-block-exports"):
                 await ask(graph.monitor, "block-export-del", **gone)
             for _ in range(int(REST_S / LOOK_S)):
