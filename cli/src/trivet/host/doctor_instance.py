@@ -105,10 +105,11 @@ async def ports(layout: Layout, settings: Settings) -> Sequence[Finding]:
     running = await runs(layout, settings)
     bus = urlsplit(settings.bus.urls[0])
     wanted = (("bus", bus.hostname or "127.0.0.1", bus.port or BUS_PORT),)
-    gateway = ("gateway", "127.0.0.1", settings.gateway.port)
+    api = urlsplit(gateway_url(settings))
+    gateway = ("gateway", api.hostname or "127.0.0.1", settings.gateway.port)
     found = []
     for name, host, port in (*wanted, gateway):
-        with socket.socket() as link:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as link:
             link.settimeout(3)
             taken = link.connect_ex((host, port)) == 0
         if running:
