@@ -79,7 +79,13 @@ def undo_folders(layout: Layout) -> None:
 
 
 def _remove_made_folders(made: record.Made) -> None:
+    """Remove what is empty. A folder that is empty here may be where another instance's libvirtd
+    has mounted its own: removing it would take that mount away, and libvirtd would go on in a
+    folder that all such instances share."""
+    elsewhere = traces.mounts_of_others()
     for folder in sorted(made.folders, reverse=True):
+        if str(folder) in elsewhere:
+            continue
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

@@ -147,6 +147,23 @@ def mounts() -> list[str]:
     return [_unescaped(line.split()[4]) for line in lines]
 
 
+def mounts_of_others() -> frozenset[str]:
+    """The mount points of all mount namespaces of the machine but this one."""
+    namespaces = {os.readlink("/proc/self/ns/mnt")}
+    found: set[str] = set()
+    for pid in pids():
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in namespaces:
+                continue
+            lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        except OSError:  # it ended meanwhile, or is no business of ours
+            continue
+        namespaces.add(namespace)
+        found.update(_unescaped(line.split()[4]) for line in lines)
+    return frozenset(found)
+
+
 def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), field)
 
