@@ -114,7 +114,10 @@ class Work:
         """Plug it in, and take it away once the guest has it."""
         vm = self._node.vm(self._name)
         assert vm is not None
-        has = [thing.model_dump(mode="json") for thing in getattr(vm.spec, field)]
+        has = [
+            thing.model_dump(mode="json", exclude_defaults=True)
+            for thing in getattr(vm.spec, field)
+        ]
         for wanted in ([*has, more], has):
             self._node.act(self._name, "edit", BOUND_S, spec={field: wanted})
             there = partial(self._has, field, len(wanted))
