@@ -25,9 +25,6 @@ class FakeWire:
     async def reaches(self, source: str, target: str, mac: str) -> bool:
         return target in self.world.arrives(source, mac)
 
-    async def copied(self, source: str, ear: str, mac: str) -> bool:
-        return ear in self.world.copied(source, mac)
-
     async def identity(self, device: str) -> object:
         return self.world.identities[device]
 
@@ -53,7 +50,7 @@ class FakeWire:
                 world.plugs[device] = plug.model_copy(update={"vni": 0})
             case Damage.BRIDGE_DOWN | Damage.TUNNEL_DOWN:
                 world.damage(segment.network, damage.value)
-            case Damage.MAC_GONE | Damage.BOUNDS_GONE | Damage.MIRROR_GONE:
+            case Damage.MAC_GONE | Damage.BOUNDS_GONE:
                 world.damage(plug.port, damage.value)
         world.told.set()
 

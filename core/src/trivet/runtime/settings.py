@@ -63,7 +63,11 @@ class StorageSettings(Model):
     requests take `disk_slow_ms` on average, and isolated at `disk_isolate_ms`, over
     `disk_window_s`; and when it did not answer within `disk_stuck_s` in most of the window of
     13 looks. Replicas are read and compared each `scrub_every_s`, at most `scrub_bytes_per_s`.
-    Each `balance_s` it is looked whether pools fill evenly."""
+    Each `balance_s` it is looked whether pools fill evenly.
+
+    A host that does not greet for `replica_silent_s` loses its replicas in the graphs of this
+    node; an attach waits for those that don't answer for `serve_s`. `resync_bytes_per_s` bounds
+    each copy to a replica that is brought back (0: nothing does)."""
 
     engine: str = "auto"
     inspector: str = "auto"
@@ -80,6 +84,9 @@ class StorageSettings(Model):
     balance_s: float = Field(default=60.0, gt=0)
     scrub_every_s: float = Field(default=1_209_600.0, gt=0)
     scrub_bytes_per_s: int = Field(default=50_000_000, ge=1_000_000)
+    replica_silent_s: float = Field(default=2.5, gt=0)
+    serve_s: float = Field(default=2.0, gt=0)
+    resync_bytes_per_s: int = Field(default=0, ge=0)
 
 
 class NetworkSettings(Model):

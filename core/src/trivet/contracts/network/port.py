@@ -6,8 +6,6 @@ then the port passes nothing.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from pydantic import Field
 
 from trivet.contracts.event import EventType
@@ -36,28 +34,9 @@ class PortQos(Model):
         return self.ingress is not None or self.egress is not None
 
 
-class Mirrored(StrEnum):
-    """Which of a port's traffic: `ingress` to the guest, `egress` from it."""
-
-    BOTH = "both"
-    INGRESS = "ingress"
-    EGRESS = "egress"
-
-
-class PortMirror(Model):
-    """A copy of what passes a port goes to the port `to`, of the same project and on the same
-    node, for whatever listens there (an intrusion detector, a recorder). Neither the rules of
-    that port nor its bounds are asked, and what it sends is its own traffic as ever. From the
-    guest it is what the guest sends, before any rule."""
-
-    to: Name
-    direction: Mirrored = Mirrored.BOTH
-
-
 class PortSpec(Model):
     """`addresses`: one for each subnet is chosen where none is asked for. `node` is where the
-    port is wanted to be plugged; the compute service says so. While the port of `mirror` is
-    elsewhere, nothing is copied and the condition `Mirrored` says so."""
+    port is wanted to be plugged; the compute service says so."""
 
     network: Name
     addresses: tuple[str, ...] = Field(default=(), max_length=2)
@@ -66,7 +45,6 @@ class PortSpec(Model):
     hostname: Name | None = None
     node: Name | None = None
     qos: PortQos = PortQos()
-    mirror: PortMirror | None = None
 
 
 class PortStatus(Status):

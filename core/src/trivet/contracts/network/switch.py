@@ -7,7 +7,7 @@ from typing import Protocol
 from trivet.contracts.driver import Driver
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.network.drift import Drift
-from trivet.contracts.network.port import Mirrored, PortQos
+from trivet.contracts.network.port import PortQos
 
 
 class Segment(Model):
@@ -32,17 +32,9 @@ class Station(Model):
     addresses: tuple[str, ...] = ()
 
 
-class PlugMirror(Model):
-    """Copies of a tap's traffic go out at the tap `device`, of any segment of this node."""
-
-    device: str
-    direction: Mirrored
-
-
 class Plug(Model):
-    """A tap on a segment. `up` false: the tap is there and passes nothing. `qos` and `mirror`
-    are changed without a cut; a driver that can't do one of them raises
-    `Refused(NOT_SUPPORTED)`, and for a mirror to a tap that is not there `Refused(NOT_FOUND)`."""
+    """A tap on a segment. `up` false: the tap is there and passes nothing. `qos` is changed
+    without a cut; a driver that can't bound traffic raises `Refused(NOT_SUPPORTED)`."""
 
     port: ResourceId
     vni: int
@@ -53,7 +45,6 @@ class Plug(Model):
     generation: int
     up: bool
     qos: PortQos = PortQos()
-    mirror: PlugMirror | None = None
 
 
 class SwitchState(Model):

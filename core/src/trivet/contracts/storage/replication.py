@@ -123,6 +123,11 @@ class Replication(Protocol):
         """Stop a copy if it runs, and forget it."""
         ...
 
+    async def greets(self, served: ServedReplica) -> bool:
+        """Whether the server of a replica, here or on another node, greets a new client in good
+        time: a host that hangs accepts nothing, or says nothing."""
+        ...
+
     async def digest(self, volume: ResourceId, extent: Extent, block_bytes: int) -> Digest:
         """Hash that part of this node's own replica, as it is on the way to the disk."""
         ...

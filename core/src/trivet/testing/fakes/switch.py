@@ -12,7 +12,6 @@ from typing import ClassVar
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.errors import CONFLICT, INVALID, NOT_FOUND, Refused
 from trivet.contracts.hookspecs import hookimpl
-from trivet.contracts.network.port import Mirrored
 from trivet.contracts.network.switch import Plug, Segment, Station, SwitchState
 from trivet.testing.fakes.world import DamagedWorld, FakeNodeDriver, FaultConfig, Worlds
 
@@ -50,19 +49,6 @@ class SwitchWorld(DamagedWorld):
         stations = self.stations.get(plug.vni, ())
         return {p.device for p in others if p.mac == mac} | {
             s.vtep for s in stations if s.mac == mac and s.vtep is not None
-        }
-
-    def copied(self, source: str, mac: str) -> set[str]:
-        """The taps that get a copy of a frame that the guest at tap `source` sends to `mac`."""
-        passed = [(self.plugs[source], Mirrored.EGRESS)] if source in self.plugs else []
-        arrived = self.arrives(source, mac)
-        passed += [(p, Mirrored.INGRESS) for p in self.plugs.values() if p.device in arrived]
-        return {
-            plug.mirror.device
-            for plug, way in passed
-            if plug.mirror
-            and plug.mirror.direction in (way, Mirrored.BOTH)
-            and plug.port not in self.wrong
         }
 
     def emerges(self, vni: int, vtep: str, mac: str) -> set[str]:
@@ -131,8 +117,6 @@ class FakeSwitch(FakeNodeDriver):
         for other in self.world.plugs.values():
             if other.device != plug.device and (other.vni, other.mac) == (plug.vni, plug.mac):
                 raise Refused(CONFLICT, f"{other.device} has the MAC {plug.mac} already")
-        if plug.mirror is not None and plug.mirror.device not in self.world.plugs:
-            raise Refused(NOT_FOUND, f"{plug.mirror.device} is not on this node")
         present = self.world.plugs.get(plug.device)
         if present and present.port == plug.port:
             _forward_only(present.generation, plug.generation, plug.device)

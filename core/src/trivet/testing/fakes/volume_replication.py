@@ -190,6 +190,10 @@ class FakeReplication:
         self._graph(volume).copies.pop(node, None)
         self._end("end_copy")
 
+    async def greets(self, served: ServedReplica) -> bool:
+        """Whether a server is there and answers."""
+        return serving(served.socket, served.export) is not None and not is_hung(served.socket)
+
     async def digest(self, volume: ResourceId, extent: Extent, block_bytes: int) -> Digest:
         """Hash a part of this node's replica."""
         self._begin("digest", volume)

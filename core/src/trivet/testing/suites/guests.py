@@ -79,10 +79,6 @@ class TapWire:
             await asyncio.sleep(0.01)
         return False
 
-    async def copied(self, source: str, ear: str, mac: str) -> bool:
-        """As `reaches`: a copy is the frame itself."""
-        return await self.reaches(source, ear, mac)
-
     async def identity(self, device: str) -> object:
         """The interface's index."""
         return socket.if_nametoindex(device)
@@ -116,7 +112,6 @@ class TapWire:
             Damage.TAP_DOWN: f"ip link set {device} down",
             Damage.TAP_ELSEWHERE: f"ip link set {device} nomaster",
             Damage.BOUNDS_GONE: f"tc qdisc delete dev {device} root",
-            Damage.MIRROR_GONE: f"tc qdisc delete dev {device} clsact",
             Damage.MAC_GONE: f"bridge fdb flush dev {device} master static",
         }
         process = await asyncio.create_subprocess_exec(*commands[damage].split())

@@ -143,6 +143,18 @@ class ReplicationSuite:
             assert await cluster.kept(node, SIZE - BLOCK, BLOCK) == b"\x02" * BLOCK
         assert await cluster.read(there, 0, BLOCK) == b"\x01" * BLOCK
 
+    async def test_a_server_greets_while_it_lives(self, cluster: Cluster) -> None:
+        """On this node and from another; not while it hangs, nor when it is gone."""
+        (served,) = await make(cluster, N2)
+        for node in (N1, N2):
+            assert await cluster.engine(node).greets(served)
+        await cluster.hang(N2)
+        assert not await cluster.engine(N1).greets(served)
+        await cluster.wake(N2)
+        assert await cluster.engine(N1).greets(served)
+        await cluster.kill_servers(N2)
+        assert not await cluster.engine(N1).greets(served)
+
     async def test_what_can_not_be_attached_is_refused(self, cluster: Cluster) -> None:
         """More replicas than slots, one node twice, none that serves reads."""
         one, two = await make(cluster, N1, N2)

@@ -31,7 +31,6 @@ class Damage(StrEnum):
     TAP_ELSEWHERE = "tap on no bridge"
     MAC_GONE = "MAC's entry gone"
     BOUNDS_GONE = "bounds gone"
-    MIRROR_GONE = "mirror gone"
 
 
 class Wire(Protocol):
@@ -39,11 +38,6 @@ class Wire(Protocol):
 
     async def reaches(self, source: str, target: str, mac: str) -> bool:
         """Whether a frame to `mac`, sent by the guest at tap `source`, comes to `target`."""
-        ...
-
-    async def copied(self, source: str, ear: str, mac: str) -> bool:
-        """Whether a copy of a frame to `mac`, sent by the guest at tap `source`, comes to `ear`,
-        as `reaches`."""
         ...
 
     async def identity(self, device: str) -> object:
@@ -237,46 +231,6 @@ class SwitchSuite:
             assert back_least <= await wire.passes(*back) <= back_most, qos
         assert await wire.identity(two.device) == identity
 
-    async def test_copies_go_where_they_are_asked_to(self, driver: Switch, wire: Wire) -> None:
-        """Of what a guest sends, of what it gets, of both; whichever network the copies' tap is
-        on; changed without a new tap; what is copied arrives itself."""
-        await driver.ensure_segment(segment(100))
-        await driver.ensure_segment(segment(200))
-        one, two, ear = plug(1), plug(2), plug(3, 200)
-        for each in (one, two, ear):
-            await driver.ensure_plug(each)
-        identity = await wire.identity(two.device)
-        slow = {"bytes_per_s": 10**8}
-        for direction, qos, sent, got in (
-            ("egress", {}, True, False),
-            ("ingress", {}, False, True),
-            ("both", {}, True, True),
-            ("both", {"egress": slow, "ingress": slow}, True, True),
-            ("egress", {"egress": slow}, True, False),
-            (None, {}, False, False),
-        ):
-            mirror = {"device": ear.device, "direction": direction} if direction else None
-            mirrored = plug(2, qos=qos, mirror=mirror)
-            await driver.ensure_plug(mirrored)
-            assert (await driver.state()).plugs == (one, mirrored, ear)
-            assert await driver.drift() == ()
-            for (source, target), copied in (((two, one), sent), ((one, two), got)):
-                assert await wire.reaches(source.device, target.device, target.mac)
-                found = await wire.copied(source.device, ear.device, target.mac)
-                assert found is copied, (direction, source.device)
-        assert await wire.identity(two.device) == identity
-
-    async def test_a_mirror_needs_the_tap_it_leads_to(self, driver: Switch) -> None:
-        """`Refused(NOT_FOUND)`, until it is there."""
-        await driver.ensure_segment(segment())
-        lost = plug(1, mirror={"device": plug(2).device, "direction": "both"})
-        with pytest.raises(Refused) as caught:
-            await driver.ensure_plug(lost)
-        assert caught.value.code is NOT_FOUND
-        await driver.ensure_plug(plug(2))
-        await driver.ensure_plug(lost)
-        assert (await driver.state()).plugs == (lost, plug(2))
-
     @pytest.mark.parametrize("damage", list(Damage))
     async def test_damage_is_seen_and_mended(
         self, driver: Switch, wire: Wire, damage: Damage
@@ -285,8 +239,7 @@ class SwitchSuite:
         and the guest stays connected unless its tap is gone."""
         asked = segment(local_vtep="127.0.0.1", peers=("127.0.0.2",))
         rate = {"bytes_per_s": 10**8}
-        mirror = {"device": plug(1).device, "direction": "egress"}
-        plugs = (plug(1), plug(2, qos={"ingress": rate, "egress": rate}, mirror=mirror))
+        plugs = (plug(1), plug(2, qos={"ingress": rate, "egress": rate}))
         await driver.ensure_segment(asked)
         for each in plugs:
             await driver.ensure_plug(each)
@@ -295,8 +248,7 @@ class SwitchSuite:
         told = asyncio.ensure_future(driver.changed()) if isinstance(driver, Watches) else None
         await wire.damage(damage, 100, plugs[1].device)
         assert await driver.state() != before or await driver.drift()
-        silent = (Damage.MAC_GONE, Damage.BOUNDS_GONE, Damage.MIRROR_GONE)
-        if told is not None and damage not in silent:
+        if told is not None and damage not in (Damage.MAC_GONE, Damage.BOUNDS_GONE):
             await asyncio.wait_for(told, 5)
         await driver.ensure_segment(asked)
         for each in plugs:

@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass
 
 from trivet.contracts.model import ResourceId
-from trivet.contracts.network.port import Mirrored, PortQos, Rate
-from trivet.contracts.network.switch import Plug, PlugMirror, Segment
+from trivet.contracts.network.port import PortQos, Rate
+from trivet.contracts.network.switch import Plug, Segment
 from trivet.plugins.network.netlink import Link
 
 _SEGMENT = re.compile(r"(network-[0-9a-f]{16}) (\d+)|")
-_PLUG = re.compile(r"(port-[0-9a-f]{16}) (\d+) ([0-9a-f:]{17}) (\S*)( \S+)?( \S+)?|")
+_PLUG = re.compile(r"(port-[0-9a-f]{16}) (\d+) ([0-9a-f:]{17}) (\S*)( \S+)?|")
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,9 @@ def read_segment(
 def plug_record(plug: Plug) -> str:
     """What a tap says of its port."""
     record = f"{plug.port} {plug.generation} {plug.mac} {','.join(plug.addresses)}"
-    if plug.qos.bounded or plug.mirror:
+    if plug.qos.bounded:
         record += f" {_rate(plug.qos.ingress)},{_rate(plug.qos.egress)}"
-    if plug.mirror:
-        record += f" {plug.mirror.direction},{plug.mirror.device}"
     return record
-
-
-def _read_mirror(text: str) -> PlugMirror | None:
-    direction, _, device = text.partition(",")
-    return PlugMirror(device=device, direction=Mirrored(direction)) if device else None
 
 
 def _rate(rate: Rate | None) -> str:
@@ -140,8 +133,7 @@ def _read_rate(text: str) -> Rate | None:
 def read_plug(link: Link, vni: int) -> Plug:
     """The plug of a tap; a tap without a record (its making was cut short) is generation 0
     of no port, so that whoever compares sees that it is not wanted."""
-    words = [*link.alias.split(" "), "", "", "", "", "", ""][:6]
-    port, generation, mac, addresses, qos, mirror = words
+    port, generation, mac, addresses, qos = [*link.alias.split(" "), "", "", "", "", ""][:5]
     ingress, _, egress = qos.partition(",")
     return Plug(
         port=ResourceId(port),
@@ -153,5 +145,4 @@ def read_plug(link: Link, vni: int) -> Plug:
         generation=int(generation or 0),
         up=link.up,
         qos=PortQos(ingress=_read_rate(ingress), egress=_read_rate(egress)),
-        mirror=_read_mirror(mirror),
     )

@@ -31,7 +31,6 @@ from trivet.plugins.network.command import run, succeeds
 from trivet.plugins.network.link_records import Names, OurLinks
 from trivet.plugins.network.link_watch import LinkWatch
 from trivet.plugins.network.netlink import Link, Netlink, write_sysctl
-from trivet.plugins.network.port_mirrors import apply_mirror, is_mirrored
 from trivet.plugins.network.port_rates import PortRates
 from trivet.plugins.network.tap import make_tap
 
@@ -138,8 +137,6 @@ class LinuxBridge:
             bridge = links.get(self._names.bridge(plug.vni))
             if bridge is None:
                 raise Refused(NOT_FOUND, f"segment {plug.vni} is not on this node")
-            if plug.mirror is not None and plug.mirror.device not in links:
-                raise Refused(NOT_FOUND, f"{plug.mirror.device} is not on this node")
             if plug.device not in links:
                 make_tap(plug.device)
                 write_sysctl(f"net/ipv6/conf/{plug.device}/disable_ipv6", 1)
@@ -153,8 +150,6 @@ class LinuxBridge:
             await self._netlink.set_port(tap.index, learning=0, unicast_flood=0)
             await self._tables.pin(tap, plug.mac)
             await self._rates.apply(plug.device, plug.qos)
-            if plug.mirror or link_records.read_plug(tap, 0).mirror:
-                await apply_mirror(plug.device, plug.mirror)
             await self._netlink.set(tap.index, ifalias=link_records.plug_record(plug))
             if plug.up:
                 await self._netlink.set(tap.index, state="up")
@@ -210,8 +205,6 @@ class LinuxBridge:
             found.append(Drift(concerns=plugs[device].port, what=what))
         for name, tap in ours.taps.items():
             plug = plugs[name]
-            if plug.mirror is not None and not await is_mirrored(name, plug.mirror):
-                found.append(Drift(concerns=plug.port, what="its mirror was gone"))
             if tap.master and plug.mac not in pinned(await self._netlink.fdb(tap.index)):
                 what = "its tap's entry in the bridge was gone"
                 found.append(Drift(concerns=plug.port, what=what))

@@ -18,12 +18,11 @@ from trivet.contracts.errors import NOT_SUPPORTED, Refused
 from trivet.contracts.network.port import PortQos, Rate
 from trivet.plugins.network.command import attempt, run
 from trivet.plugins.network.netlink import Netlink, write_sysctl
-from trivet.plugins.network.port_mirrors import ensure_hooks
 
 LATENCY_MS = 50
 BURST_MIN_BYTES = 65536
 
-FROM_GUEST = "ingress protocol all prio 2 u32 match u32 0 0"
+INGRESS_OF = "parent ffff: protocol all prio 1 u32 match u32 0 0"
 
 
 class PortRates:
@@ -66,7 +65,7 @@ class PortRates:
             return set()
         listed: list[dict[str, Any]] = json.loads(await run("tc", "-j", "qdisc", "show"))
         rates = {q["dev"]: q["options"]["rate"] for q in listed if q["kind"] == "tbf"}
-        led = {q["dev"] for q in listed if q["kind"] == "clsact"}
+        led = {q["dev"] for q in listed if q["kind"] == "ingress"}
         return {
             device
             for device, qos in wanted.items()
@@ -82,11 +81,13 @@ class PortRates:
         link = (await self._netlink.links(ifb))[ifb]
         await self._netlink.set(link.index, state="up")
         await run("tc", "qdisc", "replace", "dev", ifb, *_bucket(rate))
-        await ensure_hooks(device)
+        shown = json.loads(await run("tc", "-j", "qdisc", "show", "dev", device))
+        if not any(q["kind"] == "ingress" for q in shown):
+            await run("tc", "qdisc", "add", "dev", device, "ingress")
         await run("tc", "filter", "replace", "dev", device, *_redirect(ifb))
 
     async def _free_egress(self, device: str) -> None:
-        await attempt("tc", "filter", "delete", "dev", device, "ingress", "prio", "2")
+        await attempt("tc", "filter", "delete", "dev", device, "parent", "ffff:", "prio", "1")
         await self._delete_link(self._ifb(device))
 
     async def _clear(self, device: str) -> None:
@@ -115,7 +116,7 @@ class PortRates:
         steps = (
             ("ip", "link", "add", name, "type", "ifb"),
             ("tc", "qdisc", "replace", "dev", name, *_bucket(Rate(bytes_per_s=1_000_000))),
-            ("tc", "qdisc", "add", "dev", name, "clsact"),
+            ("tc", "qdisc", "add", "dev", name, "ingress"),
             ("tc", "filter", "replace", "dev", name, *_redirect(name)),
         )
         try:
@@ -139,7 +140,7 @@ def _bucket(rate: Rate) -> Iterator[str]:
 
 
 def _redirect(ifb: str) -> list[str]:
-    return [*FROM_GUEST.split(), *f"action mirred egress redirect dev {ifb}".split()]
+    return [*INGRESS_OF.split(), *f"action mirred egress redirect dev {ifb}".split()]
 
 
 def _holds(rate: Rate | None, seen: int | None) -> bool:

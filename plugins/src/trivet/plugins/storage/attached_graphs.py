@@ -24,8 +24,12 @@ from trivet.contracts.storage.volume import Missing, Qos
 from trivet.plugins.storage import copies, qsd
 from trivet.plugins.storage.failures import Failures
 from trivet.plugins.storage.members import read_record
+from trivet.plugins.storage.nbd_client import greets
 from trivet.plugins.storage.slot_changes import SlotChanges
+from trivet.plugins.storage.slots import server_of
 from trivet.plugins.storage.sockets import Socket, Sockets
+
+GREETING_S = 1.0
 
 
 class AttachedGraphs:
@@ -158,6 +162,10 @@ class AttachedGraphs:
     async def _data(self, volume: ResourceId, size_bytes: int) -> tuple[Extent, ...]:
         """Where this node's replica has data."""
         raise NotImplementedError
+
+    async def greets(self, served: ServedReplica) -> bool:
+        """Whether the server of a replica says who it is to a new client."""
+        return await greets(server_of(served, self._context.node), timeout_s=GREETING_S)
 
     def _graph(self, volume: ResourceId) -> Socket:
         """The graph with slots of a volume."""

@@ -94,3 +94,21 @@ async def nbd(server: dict[str, str], export: str, *, timeout_s: float) -> Async
                 client.close()
     except (OSError, TimeoutError, ValueError, EOFError) as error:
         raise Fatal(DRIVER_FAILED, f"NBD export {export}: {error!r}") from error
+
+
+async def greets(server: dict[str, str], *, timeout_s: float) -> bool:
+    """Whether a server says who it is to a new client within that time."""
+    dial: Any
+    if server["type"] == "unix":
+        dial = asyncio.open_unix_connection(server["path"])
+    else:
+        dial = asyncio.open_connection(server["host"], int(server["port"]))
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await dial
+            try:
+                return bool(await reader.readexactly(len(MAGIC)) == MAGIC)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, EOFError):
+        return False

@@ -29,6 +29,7 @@ from trivet.storage.node.disk_watch import DiskWatch
 from trivet.storage.node.disks import DiskAgent
 from trivet.storage.node.orphans import OrphanWatch
 from trivet.storage.node.pools import PoolAgent
+from trivet.storage.node.replicated import Replicated, can_replicate
 from trivet.storage.node.serving import Serving
 from trivet.storage.node.snapshots import SnapshotAgent
 from trivet.storage.node.volume_effects import VolumeEffects
@@ -49,8 +50,23 @@ async def bootstrap(service: Service) -> None:
     service.feed.add(LEDGERS, ledgers.take)
     pool_agent = PoolAgent(service, pools, disks, engine)
     serving = Serving(volumes, engine, runtime.node, names.address or runtime.settings.address)
-    effects = VolumeEffects(runtime, volumes, pools, engine, serving)
-    volume_agent = VolumeAgent(service, volumes, engine, effects, pool_agent)
+    replicated = None
+    if can_replicate(engine):
+        replicated = Replicated(
+            service,
+            volumes,
+            engine,
+            serving,
+            wake=lambda id_: volume_agent.wake(id_),
+            held=lambda: volume_agent.held(),
+        )
+        service.on_close(replicated.comparisons.close)
+    graphs = replicated.graphs if replicated else None
+    effects = VolumeEffects(runtime, volumes, pools, engine, serving, graphs)
+    volume_agent = VolumeAgent(service, volumes, engine, effects, pool_agent, graphs)
+    if replicated is not None:
+        service.agent("replica failures", replicated.hear_failures)
+        service.agent("replica hosts", replicated.beats.run)
     service.agent("pools", pool_agent.run)
     service.agent("volumes", volume_agent.run)
     snapshot_agent = SnapshotAgent(service, snapshots, volumes, engine, pool_agent)
@@ -83,6 +99,16 @@ async def bootstrap(service: Service) -> None:
     service.state.add(gauges(pools, volumes))
     await keep_alarms(service, ALARM, RULES)
     parts = Parts(
-        runtime, volumes, pools, disks, ledgers, engine, serving, disk_claims, pool_agent, snapshots
+        runtime,
+        volumes,
+        pools,
+        disks,
+        ledgers,
+        engine,
+        serving,
+        disk_claims,
+        pool_agent,
+        snapshots,
+        replicated,
     )
     wire_endpoints(service, parts)

@@ -14,6 +14,7 @@ from trivet.runtime.service import Runtime
 from trivet.storage.disk_claims import DiskClaims
 from trivet.storage.ledgers import Ledgers
 from trivet.storage.node.pools import PoolAgent
+from trivet.storage.node.replicated import Replicated
 from trivet.storage.node.serving import Serving
 
 
@@ -31,3 +32,4 @@ class Parts:
     disk_claims: DiskClaims
     pool_agent: PoolAgent
     snapshots: Collection[Snapshot]
+    replicated: Replicated | None

@@ -14,10 +14,11 @@ class CheckRequest(Model):
 
 class CheckResponse(Model):
     """What is attached; None: nothing of that volume. `starved`: why writes to its replica
-    here find no space now ('': they do)."""
+    here find no space now ('': they do); `waits`: why writes are not acknowledged now."""
 
     attached: AttachedVolume | None = None
     starved: str = ""
+    waits: str = ""
 
 
 ENDPOINT = Endpoint(

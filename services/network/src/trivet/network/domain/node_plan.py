@@ -204,8 +204,7 @@ def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
     generation (its firewall follows), but not of who it is or of where it is plugged."""
     there = {p.device: p for p in _kept(wanted, observed)}
     actions: list[Action] = []
-    # What is mirrored comes after the taps that the copies go to.
-    for plug in sorted(wanted.plugs, key=lambda p: p.mirror is not None):
+    for plug in wanted.plugs:
         present = there.get(plug.device)
         up = present is not None and present.up and _same_guest(present, plug)
         asked = plug.model_copy(update={"up": up})

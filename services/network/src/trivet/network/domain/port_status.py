@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trivet.contracts.network.network import Network
-from trivet.contracts.network.port import Port, PortStatus
+from trivet.contracts.network.port import Port
 from trivet.contracts.resource import Condition, Phase
 
 
@@ -14,8 +14,7 @@ from trivet.contracts.resource import Condition, Phase
 class Seen:
     """A port as its node's agent sees it. `problem`: why it is not ready; `where` it failed:
     `Plugged` or `Protected`. `generation` is the one that was looked at. `drift`: what was
-    found changed behind Trivet's back at this look. `mirror`: why it has not the mirror that it
-    asks for ('': it has; None: it asks for none)."""
+    found changed behind Trivet's back at this look."""
 
     node: str
     generation: int
@@ -26,7 +25,6 @@ class Seen:
     where: str = ""
     problem: str = ""
     drift: str = ""
-    mirror: str | None = None
 
 
 def status_after(port: Port, seen: Seen, now: datetime) -> Port:
@@ -36,7 +34,6 @@ def status_after(port: Port, seen: Seen, now: datetime) -> Port:
     status = port.status.with_condition(plugged, now).with_condition(protected, now)
     if seen.drift:
         status = status.with_condition(repaired(seen.node, seen.drift), now)
-    status = _with_mirror(status, seen, now)
     changes: dict[str, object] = {
         "node": seen.node if seen.plugged else None,
         "device": seen.device if seen.plugged else None,
@@ -49,16 +46,6 @@ def status_after(port: Port, seen: Seen, now: datetime) -> Port:
         # It was ready for an older spec, and passes traffic by that one still.
         changes |= {"phase": Phase.DEGRADED if seen.problem else Phase.READY}
     return port.model_copy(update={"status": status}).with_status(**changes)
-
-
-def _with_mirror(status: PortStatus, seen: Seen, now: datetime) -> PortStatus:
-    if seen.mirror is None:
-        kept = tuple(c for c in status.conditions if c.type != "Mirrored")
-        return status.model_copy(update={"conditions": kept})
-    told = Condition(type="Mirrored", status="true", reason="Mirrored")
-    if seen.mirror or not seen.plugged:
-        told = Condition(type="Mirrored", status="false", reason="NotMirrored", message=seen.mirror)
-    return status.with_condition(told, now)
 
 
 def network_after(network: Network, node: str, drift: str, now: datetime) -> Network:

@@ -14,7 +14,7 @@ from ipaddress import ip_interface
 from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork, GatewayLeg
 from trivet.contracts.network.network import Network
 from trivet.contracts.network.port import Port
-from trivet.contracts.network.switch import Plug, PlugMirror, Segment, Station
+from trivet.contracts.network.switch import Plug, Segment, Station
 from trivet.contracts.security.firewall import Binding, link_local
 
 
@@ -46,8 +46,7 @@ class NodeView:
 
 @dataclass(frozen=True)
 class Wanted:
-    """All that the node is to carry; `plugs` are as they are once their firewall stands.
-    `mirrors`: of each port that asks for one, why it can't have it ('': it has)."""
+    """All that the node is to carry; `plugs` are as they are once their firewall stands."""
 
     segments: tuple[Segment, ...] = ()
     legs: tuple[GatewayLeg, ...] = ()
@@ -55,7 +54,6 @@ class Wanted:
     plugs: tuple[Plug, ...] = ()
     stations: Mapping[int, tuple[Station, ...]] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
-    mirrors: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, Made] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -89,11 +87,6 @@ def wanted(view: NodeView) -> Wanted:
         if vtep
         else {},
         bindings=tuple(m.binding for m in made.values()),
-        mirrors={
-            id_: "" if m.plug.mirror else why_not(m.port, _targets(here))
-            for id_, m in made.items()
-            if m.port.spec.mirror is not None
-        },
         made=made,
     )
 
@@ -102,15 +95,11 @@ def _made(view: NodeView, here: Iterable[Port]) -> dict[str, Made]:
     """What each port comes to; of those that are as they were, what was made before."""
     gateways = {id_: _gateway_addresses(network) for id_, network in view.networks.items()}
     found: dict[str, Made] = {}
-    here = tuple(here)
     for port in here:
         network_id = port.status.network_id or ""
         network, before = view.networks[network_id], view.before.get(port.meta.id)
-        same = before is not None and before.port is port and before.network is network
-        # A mirror depends on another port, too.
-        if before is None or not same or port.spec.mirror is not None:
-            mirror = _mirror(view, port, here) if port.spec.mirror is not None else None
-            plug = _plug(view, port, network).model_copy(update={"mirror": mirror})
+        if before is None or before.port is not port or before.network is not network:
+            plug = _plug(view, port, network)
             binding = _binding(view, port, network, gateways[network_id])
             before = Made(port, network, plug, binding, _host(port))
         found[port.meta.id] = before
@@ -216,31 +205,6 @@ def _stations(
         gateway,
         *(Station(mac=p.status.mac or "", vtep=v, addresses=p.status.addresses) for p, v in guests),
     )
-
-
-def _targets(here: Iterable[Port]) -> dict[tuple[str | None, str], Port]:
-    return {(p.meta.project, p.meta.name): p for p in here}
-
-
-def _mirror(view: NodeView, port: Port, here: Iterable[Port]) -> PlugMirror | None:
-    asked, targets = port.spec.mirror, _targets(here)
-    if asked is None or why_not(port, targets):
-        return None
-    target = targets[port.meta.project, asked.to]
-    return PlugMirror(device=device_of(view.prefix, target.meta.id), direction=asked.direction)
-
-
-def why_not(port: Port, targets: Mapping[tuple[str | None, str], Port]) -> str:
-    """Why a port can't be mirrored to one of these as it asks; '': it can."""
-    asked = port.spec.mirror
-    if asked is None:
-        return ""
-    target = targets.get((port.meta.project, asked.to))
-    if target is None:
-        return f"port {asked.to} is not on this node: copies don't leave it"
-    if target.meta.id == port.meta.id or target.spec.mirror is not None:
-        return f"port {asked.to} is mirrored itself"
-    return ""
 
 
 def _binding(view: NodeView, port: Port, network: Network, gateways: tuple[str, ...]) -> Binding:

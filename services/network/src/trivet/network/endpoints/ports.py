@@ -99,30 +99,10 @@ class PortHandlers(CrudHandlers[Port]):
     async def _admit_edit(self, before: Port | None, after: Port) -> Port:
         if before is not None:
             immutable(before.spec, after.spec, "network", "addresses", "mac")
-            if before.spec.mirror != after.spec.mirror:
-                self._check_mirror(after)
         return after
-
-    def _check_mirror(self, port: Port) -> None:
-        """A mirror leads to another port of the project, and no further. (Where two edits at once
-        say otherwise, the node mirrors neither.)"""
-        asked, project = port.spec.mirror, port.meta.project
-        if asked is None:
-            return
-        target = self._parts.ports.get(asked.to, project)
-        if target is None:
-            wrong = FieldError(where="spec.mirror.to", message="there is no such port")
-            raise Refused(REFERENCE, f"there is no port {asked.to}", errors=(wrong,))
-        sources = (p for p in self._parts.ports.list(project) if p.spec.mirror is not None)
-        circle = asked.to == port.meta.name or target.spec.mirror is not None
-        if circle or any(p.spec.mirror and p.spec.mirror.to == port.meta.name for p in sources):
-            told = "a port that is mirrored can't be where copies go"
-            wrong = FieldError(where="spec.mirror.to", message=told, accepted="another port")
-            raise Refused(INVALID, told, errors=(wrong,))
 
     async def _admit_new(self, port: Port, taken: Taken) -> Port:
         taken.owner = port.meta.id
-        self._check_mirror(port)
         key = NETWORK.key(port.meta.project, port.spec.network)
         network = self._parts.networks.by_key(key) or await self._parts.networks.fresh(key)
         network = _open(network, port)

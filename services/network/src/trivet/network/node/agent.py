@@ -153,9 +153,8 @@ class NodeAgent:
         for plug in wanted.plugs:
             up = plug.port in ports_ready
             await self._tell(
-                plug, plug.device in there, answer, problems, up, drift.get(plug.port, ""),
-                wanted.mirrors.get(plug.port),
-            )  # fmt: skip
+                plug, plug.device in there, answer, problems, up, drift.get(plug.port, "")
+            )
         self._told = {id_: told for id_, told in self._told.items() if id_ in wanted.made}
         await self._tell_networks(drift)
         await self._let_go(after)
@@ -210,7 +209,6 @@ class NodeAgent:
         problems: Problems,
         up: bool,
         drift: str,
-        mirror: str | None,
     ) -> None:
         port = self._ports.by_id(plug.port)
         if port is None:
@@ -232,7 +230,6 @@ class NodeAgent:
             where="Plugged" if broken else "Protected",
             problem=broken or unprotected,
             drift=drift,
-            mirror=mirror,
         )
         if self._told.get(plug.port) == (port.meta.revision, seen):
             return

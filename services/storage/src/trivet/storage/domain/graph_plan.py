@@ -136,6 +136,7 @@ class Compare:
 
     node: str
     against: str
+    bytes_per_s: int
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def plan_graph(
     if there is None or there.epoch != held.epoch:
         # It vanished after its holder was told of it: it is made again when the holder asks.
         return ()
+    if there.slots == 0:
+        return (MakeGraph(in_order=there.healthy),) if slots_of(volume) else ()
     if _is_another(volume, held, there):
         return (MakeGraph(),)
     view = _View(volume, there, seen, limits)
@@ -340,7 +343,7 @@ def _comparison(view: _View, replica: Replica) -> tuple[GraphAction, ...]:
     good = [r.node for r in trusted(view.volume) if members.get(r.node) is MemberState.READS]
     held = view.volume.status.attachment
     against = sorted(good, key=lambda n: (held is None or n != held.node, n))
-    return (Compare(replica.node, against[0]),) if against else ()
+    return (Compare(replica.node, against[0], view.limits.bytes_per_s),) if against else ()
 
 
 def _copying(view: _View, replica: Replica, missing: Missing) -> tuple[GraphAction, ...]:

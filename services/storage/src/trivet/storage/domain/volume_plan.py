@@ -19,6 +19,7 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
 from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Qos, Replica, ReplicaState, Volume
+from trivet.storage.domain.replication import slots_of
 from trivet.storage.domain.volume_status import in_sync, replica_on
 
 DELETE_GRACE = timedelta(seconds=60)
@@ -93,6 +94,11 @@ class MakeGraph:
 
 
 @dataclass(frozen=True)
+class KeepGraph:
+    """Keep the graph over several replicas as `graph_plan` says."""
+
+
+@dataclass(frozen=True)
 class NoteEpoch:
     """Record that epochs up to that one were given out: the store does not know of them."""
 
@@ -130,6 +136,7 @@ Action = (
     | Revert
     | NoteReplica
     | MakeGraph
+    | KeepGraph
     | NoteEpoch
     | Limit
     | LookAgain
@@ -140,12 +147,14 @@ Action = (
 @dataclass(frozen=True)
 class Seen:
     """What a node has of a volume. `copied_from`: another volume is still made from it;
-    `unseen`: the disk of its replica is not open, so that nothing is known of that."""
+    `unseen`: the disk of its replica is not open, so that nothing is known of that. `slots`:
+    graphs can be changed here while they run."""
 
     record: ReplicaRecord | None = None
     attached: AttachedVolume | None = None
     copied_from: bool = False
     unseen: bool = False
+    slots: bool = False
 
 
 def plan_on_node(volume: Volume, node: str, seen: Seen, now: datetime) -> tuple[Action, ...]:
@@ -156,7 +165,7 @@ def plan_on_node(volume: Volume, node: str, seen: Seen, now: datetime) -> tuple[
         return ending or (_left_behind(volume, seen) if seen.record else (Release(),))
     if replica is not None and replica.state is ReplicaState.LEAVING:
         leaving = _leaving(volume, replica, seen, now)
-        return (*_endings(volume, node, seen), *leaving, *_attaching(volume, node, seen.attached))
+        return (*_endings(volume, node, seen), *leaving, *_attaching(volume, node, seen))
     if (forgotten := _forgotten_epoch(volume, seen.record)) is not None:
         return (NoteEpoch(forgotten),)
     actions = list(_endings(volume, node, seen))
@@ -166,7 +175,7 @@ def plan_on_node(volume: Volume, node: str, seen: Seen, now: datetime) -> tuple[
         return (*actions, Revert(volume.status.reverting))
     if replica is not None and not seen.unseen:
         actions.extend(_keeping(volume, replica, seen.record))
-    actions.extend(_attaching(volume, node, seen.attached))
+    actions.extend(_attaching(volume, node, seen))
     return tuple(actions)
 
 
@@ -206,10 +215,13 @@ def _forgotten_epoch(volume: Volume, record: ReplicaRecord | None) -> int | None
     return record.floor if record is not None and record.floor > served_next else None
 
 
-def _attaching(volume: Volume, node: str, there: AttachedVolume | None) -> tuple[Action, ...]:
-    held = volume.status.attachment
+def _attaching(volume: Volume, node: str, seen: Seen) -> tuple[Action, ...]:
+    held, there = volume.status.attachment, seen.attached
     if held is None or held.node != node or held.detaching:
         return ()
+    if seen.slots and has_slots(volume, there):
+        bounded = there is None or not there.healthy or there.qos == volume.spec.qos
+        return (KeepGraph(),) if bounded else (Limit(volume.spec.qos), KeepGraph())
     if held.socket is None:
         return (MakeGraph(held.epoch),)
     if there is None or there.epoch != held.epoch:
@@ -219,6 +231,11 @@ def _attaching(volume: Volume, node: str, there: AttachedVolume | None) -> tuple
     if there.size_bytes != held.size_bytes:
         return (MakeGraph(held.epoch),)
     return (Limit(volume.spec.qos),) if there.qos != volume.spec.qos else ()
+
+
+def has_slots(volume: Volume, there: AttachedVolume | None) -> bool:
+    """Whether the volume's graph has, or is to have, room for several replicas."""
+    return slots_of(volume) > 0 or (there is not None and there.slots > 0)
 
 
 def _held_here(volume: Volume, node: str) -> bool:

@@ -7,10 +7,15 @@ from trivet.contracts.storage.endpoints.node_attachment_check import (
     CheckRequest,
     CheckResponse,
 )
+from trivet.contracts.storage.engine import MemberState
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
 from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.parts import Parts
+
+FAILED = MemberState.FAILED
+MENDED_S = 3.0
+"""How long a caller waits for what a failed replica needs to leave the graph."""
 
 
 def wire(service: Service, parts: Parts) -> None:
@@ -22,6 +27,11 @@ def wire(service: Service, parts: Parts) -> None:
         here = volume is not None and replica_on(volume, parts.runtime.node) is not None
         pool = (volume.status.pool if volume and here else None) or ""
         starved = await parts.pool_agent.starved(pool)
-        return CheckResponse(attached=found[0] if found else None, starved=starved)
+        there = found[0] if found else None
+        if there is not None and there.slots and parts.replicated is not None:
+            there = await parts.replicated.mended(there, MENDED_S)
+        failed = [n for n, s in (there.members if there else {}).items() if s is FAILED]
+        waits = f"{', '.join(sorted(failed))} failed" if failed else ""
+        return CheckResponse(attached=there, starved=starved, waits=waits)
 
     service.handle(ENDPOINT, check)

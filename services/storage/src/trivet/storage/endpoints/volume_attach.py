@@ -66,6 +66,9 @@ async def _as_it_is(parts: Parts, volume: Volume, request: AttachRequest) -> tup
     except TrivetError:
         # Unknown is not broken: the holder gets what is on record, and finds out.
         return None, ""
+    if answer.waits:
+        detail = f"volume {request.name}: {answer.waits}"
+        raise Retry(NOT_READY, detail, retry_after_s=1.0)
     there = answer.attached
     whole = there is not None and there.healthy and there.epoch == held.epoch
     return None if whole else held.epoch, answer.starved

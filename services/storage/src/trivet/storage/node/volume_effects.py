@@ -29,6 +29,7 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.service import Runtime
 from trivet.storage.domain import attachment
 from trivet.storage.domain import volume_plan as do
+from trivet.storage.domain.replication import slots_of
 from trivet.storage.domain.volume_status import (
     found,
     in_sync,
@@ -38,6 +39,7 @@ from trivet.storage.domain.volume_status import (
     stated,
     with_replica,
 )
+from trivet.storage.node.graphs import Graphs
 from trivet.storage.node.serving import Serving
 
 Change = Callable[[Volume], Volume]
@@ -53,19 +55,21 @@ class VolumeEffects:
         pools: Collection[Pool],
         engine: VolumeEngine,
         serving: Serving,
+        graphs: Graphs | None,
     ) -> None:
+        self._graphs = graphs
         self._runtime = runtime
         self._volumes = volumes
         self._pools = pools
         self._engine = engine
         self._serving = serving
 
-    async def apply(self, volume: Volume, action: do.Action) -> None:
-        """Do `action` for `volume`."""
+    async def apply(self, volume: Volume, action: do.Action) -> float | None:
+        """Do `action` for `volume`; after how many seconds to look again, if that is known."""
         id_, node = volume.meta.id, self._runtime.node
         match action:
             case do.EndGraph():
-                await self._engine.detach(id_)
+                await self._end_graph(volume)
             case do.NoteDetached():
                 await self._write(volume, lambda v: attachment.detached(v, node))
             case do.EndServing(below):
@@ -89,12 +93,26 @@ class VolumeEffects:
                     await self._note(volume, record)
             case do.MakeGraph(epoch):
                 await self._attach(volume, epoch)
+            case do.KeepGraph():
+                if self._graphs is None:
+                    raise Refused(NOT_SUPPORTED, f"{self._engine.name} keeps one replica only")
+                return await self._graphs.keep(volume)
             case do.NoteEpoch(epoch):
                 await self._write(volume, lambda v: attachment.caught_up(v, epoch))
             case do.Limit(qos):
                 await self._engine.limit(id_, qos)
             case do.Release() | do.LookAgain():
                 raise Fatal(INTERNAL, "that is the agent's own")
+        return None
+
+    async def _end_graph(self, volume: Volume) -> None:
+        """In order, and recorded so, where it is the holder of this very graph that lets go."""
+        held = volume.status.attachment
+        here = held is not None and held.node == self._runtime.node and held.detaching
+        if here and self._graphs is not None and slots_of(volume):
+            await self._graphs.end(volume)
+        else:
+            await self._engine.detach(volume.meta.id)
 
     def _spec(self, volume: Volume) -> ReplicaSpec:
         pool = self._pools.get(volume.status.pool or "")

@@ -20,13 +20,16 @@ from trivet.runtime.collection import Collection
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Service
 from trivet.storage.domain.volume_plan import (
+    KeepGraph,
     LookAgain,
     Release,
     Seen,
     copied_from,
+    has_slots,
     plan_on_node,
 )
 from trivet.storage.domain.volume_status import replica_on
+from trivet.storage.node.graphs import Graphs
 from trivet.storage.node.pools import PoolAgent
 from trivet.storage.node.volume_effects import VolumeEffects
 
@@ -47,7 +50,9 @@ class VolumeAgent:
         engine: VolumeEngine,
         effects: VolumeEffects,
         pools: PoolAgent,
+        graphs: Graphs | None,
     ) -> None:
+        self._graphs = graphs
         self._runtime = service.runtime
         self._assignments = service.assignments
         self._assigned = service.assigned()
@@ -74,6 +79,22 @@ class VolumeAgent:
         """Work until cancelled."""
         await self._reconciler.run()
 
+    def wake(self, id_: ResourceId) -> None:
+        """Look at a volume soon."""
+        self._reconciler.wake(id_)
+
+    def held(self) -> list[Volume]:
+        """The volumes that are held on this node with a graph for several replicas."""
+        known = (self._volumes.by_key(p.key) for p in self._assigned.pointers("volume"))
+        return [
+            v
+            for v in known
+            if v is not None
+            and (held := v.status.attachment) is not None
+            and held.node == self._runtime.node
+            and has_slots(v, None)
+        ]
+
     def wake_all(self) -> None:
         """Look at all volumes of this node soon."""
         for id_ in self._ids():
@@ -96,7 +117,7 @@ class VolumeAgent:
             log.info("the engine can't tell what is here: %s", error)
             return
         self._surveyed = {
-            id_: Seen(record=records.get(id_), attached=graphs.get(id_))
+            id_: Seen(records.get(id_), graphs.get(id_), slots=self._graphs is not None)
             for id_ in records.keys() | graphs.keys()
         }
 
@@ -106,16 +127,22 @@ class VolumeAgent:
         volume = self._steady(pointer) if pointer else None
         if self._surveyed is None or volume is None:
             return False
-        seen = self._surveyed.get(id_, Seen())
-        return not plan_on_node(volume, self._runtime.node, seen, self._runtime.clock.now())
+        return self._nothing_to_do(
+            volume, self._surveyed.get(id_, Seen(slots=self._graphs is not None))
+        )
+
+    def _nothing_to_do(self, volume: Volume, seen: Seen) -> bool:
+        actions = plan_on_node(volume, self._runtime.node, seen, self._runtime.clock.now())
+        if actions == (KeepGraph(),) and self._graphs is not None:
+            return self._graphs.rests(volume, seen.attached)
+        return not actions
 
     async def _rests(self, pointer: Assignment) -> bool:
         """Whether nothing is to be done, by the copy, which will do to see that."""
         volume = self._steady(pointer)
         if volume is None:
             return False
-        seen, now = await self._look(volume), self._runtime.clock.now()
-        return not plan_on_node(volume, self._runtime.node, seen, now)
+        return self._nothing_to_do(volume, await self._look(volume))
 
     def _steady(self, pointer: Assignment) -> Volume | None:
         """The volume as the copy has it, if it is there to stay and can be seen."""
@@ -143,10 +170,13 @@ class VolumeAgent:
             return None
         replica = replica_on(volume, self._runtime.node)
         pool = volume.status.pool or ""
-        if replica is not None and not self._pools.is_open(pool):
-            # What lies in a pool that is not open is not seen: unknown never reads as lost.
-            return CLOSED_LOOK_S
         seen = await self._look(volume)
+        if replica is not None and not self._pools.is_open(pool):
+            # What lies in a pool that is not open is not seen: unknown never reads as lost. The
+            # graph of a volume that is held here has other replicas, which go on.
+            if self._graphs is not None and has_slots(volume, seen.attached):
+                await self._graphs.keep(volume)
+            return CLOSED_LOOK_S
         if replica is not None and not self._pools.is_open(pool, replica.disk):
             seen = replace(seen, unseen=True)
         again: float | None = CLOSED_LOOK_S if seen.unseen else None
@@ -158,7 +188,8 @@ class VolumeAgent:
                 if isinstance(action, LookAgain):
                     again = action.after_s
                     continue
-                await self._effects.apply(volume, action)
+                soon_s = await self._effects.apply(volume, action)
+                again = soon_s if soon_s is not None else again
         except TrivetError as error:
             await self._tell(pointer.key, error)
             raise
@@ -177,6 +208,7 @@ class VolumeAgent:
         return Seen(
             record=records[0] if records else None,
             attached=graphs[0] if graphs else None,
+            slots=self._graphs is not None,
             # Only a removal asks, so only then are all volumes gone through.
             copied_from=going and copied_from(volume, self._volumes.list(volume.meta.project)),
         )

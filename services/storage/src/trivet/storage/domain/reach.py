@@ -1,0 +1,56 @@
+"""How a host answers, told from its beats: silent since when, and whether it may be taken back.
+
+A host is silent from its last answer on. One that was lost is taken back after it has answered for
+a while without a break; each loss soon after the last doubles that while, so that one that comes
+and goes does not make the guests wait again and again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from trivet.storage.domain.graph_plan import Reach
+
+SETTLE_FIRST_S = 1.0
+SETTLE_LAST_S = 60.0
+LOSSES_FORGOTTEN_S = 600.0
+
+
+@dataclass(frozen=True)
+class Beats:
+    """What is known of a host; times are monotonic seconds. `answers_since`: None while it does
+    not answer; `lost_at`: when it was last lost, `settle_s`: how long it has to answer since."""
+
+    answered_at: float
+    answers_since: float | None
+    lost_at: float | None = None
+    settle_s: float = 0.0
+
+
+def first_beat(now: float) -> Beats:
+    """A host that is looked at from now on: it is taken to answer until it does not."""
+    return Beats(answered_at=now, answers_since=now)
+
+
+def beat(beats: Beats, answered: bool, now: float, silent_s: float) -> Beats:
+    """What is known after one more look; who is silent for `silent_s` is lost."""
+    if answered:
+        since = now if beats.answers_since is None else beats.answers_since
+        return replace(beats, answered_at=now, answers_since=since)
+    if beats.answers_since is None or now - beats.answered_at < silent_s:
+        return beats
+    return replace(lost(beats, now), answers_since=None)
+
+
+def lost(beats: Beats, now: float) -> Beats:
+    """What is known after the host was lost: it was silent, or what it serves broke."""
+    again = beats.lost_at is not None and now - beats.lost_at < LOSSES_FORGOTTEN_S
+    settle_s = min(beats.settle_s * 2, SETTLE_LAST_S) if again else SETTLE_FIRST_S
+    return replace(beats, answers_since=now, lost_at=now, settle_s=settle_s)
+
+
+def reach(beats: Beats, now: float) -> Reach:
+    """How it answers now."""
+    since = beats.answers_since
+    settled = since is not None and now - since >= beats.settle_s
+    return Reach(silent_s=now - beats.answered_at, settled=settled)

@@ -1,0 +1,162 @@
+"""What the holder's node does for a replicated volume: tables of what is there, and what then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.storage.test_replication_domain import G, volume
+
+from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.engine import AttachedVolume, MemberState
+from trivet.contracts.storage.replication import Copy, CopyState
+from trivet.contracts.storage.volume import Graph, Missing, Volume
+from trivet.storage.domain import graph_plan as do
+from trivet.storage.domain.graph_plan import GraphSeen, Limits, Reach, plan_graph
+
+R, W, F = MemberState.READS, MemberState.WRITES, MemberState.FAILED
+LIMITS = Limits(silent_s=2.0, checkpoint_bytes=100)
+SILENT = Reach(silent_s=5.0, settled=False)
+
+
+def graph(*members: MemberState | None, **changes: Any) -> AttachedVolume:
+    """A graph of epoch 3, number 1, with these members on n1, n2, ..."""
+    there = {f"n{n + 1}": state for n, state in enumerate(members) if state is not None}
+    made = AttachedVolume(
+        volume=ResourceId("volume-1"),
+        epoch=3,
+        number=1,
+        socket="/s",
+        export="e",
+        size_bytes=4096,
+        slots=len(members) + 1,
+        members=there,
+    )
+    return made.model_copy(update=changes)
+
+
+def copy(state: CopyState, missing: Missing = Missing.ALL) -> Copy:
+    return Copy(volume=ResourceId("volume-1"), node="n2", missing=missing, state=state)
+
+
+def planned(before: Volume, there: AttachedVolume | None, **seen: Any) -> tuple[Any, ...]:
+    reach = {"n1": Reach(), "n2": Reach(), "n3": Reach(), **seen.pop("reach", {})}
+    return plan_graph(before, "n1", GraphSeen(there, reach=reach, **seen), LIMITS)
+
+
+CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "all is well": ((volume("good", "good"), graph(R, R)), ()),
+    "it is to be made": ((volume("good", "good", socket=None), None), (do.MakeGraph(),)),
+    "it vanished": ((volume("good", "good"), None), ()),
+    "it is let go of": ((volume("good", "good", detaching=True), graph(R, F)), ()),
+    "it is held elsewhere": ((volume("good", "good", node="n2"), graph(R, F)), ()),
+    "it is broken": ((volume("good"), graph(R, healthy=False)), (do.MakeGraph(),)),
+    "it is an earlier one": ((volume("good", "good"), graph(R, R, number=0)), (do.MakeGraph(),)),
+    "one in sync is not in it": ((volume("good", "good"), graph(R, None)), (do.MakeGraph(),)),
+    "one failed": (
+        (volume("good", "good"), graph(R, F)),
+        (do.RecordLost("n2", frozenset({"n1"})),),
+    ),
+    "all failed": ((volume("good", "good"), graph(F, F)), (do.MakeGraph(),)),
+    "only a suspect is left": ((volume("good", "suspect"), graph(F, W)), (do.MakeGraph(),)),
+    "it grew": (
+        (volume("good", "good").with_status(size_bytes=8192), graph(R, R)),
+        (do.MakeGraph(in_order=True),),
+    ),
+    "it has too few slots": (
+        (volume("good", "good"), graph(R, R, slots=2)),
+        (do.MakeGraph(in_order=True),),
+    ),
+    "it gets its second replica": (
+        (volume("good", "new"), graph(R, slots=0, members={})),
+        (do.MakeGraph(in_order=True),),
+    ),
+    "a member is not counted on": ((volume("good", "changes"), graph(R, R)), (do.Drop("n2"),)),
+    "one that is gone is a member": ((volume("good", "lost"), graph(R, R)), (do.Drop("n2"),)),
+    "in sync and not read yet": ((volume("good", "good"), graph(R, W)), (do.Promote("n2"),)),
+    "a stale one may come": ((volume("good", "new"), graph(R, None)), (do.BeginResync("n2"),)),
+    "recorded, and not admitted": ((volume("good", "coming"), graph(R, None)), (do.Admit("n2"),)),
+    "a suspect is to be compared": (
+        (volume("good", "suspect"), graph(R, W)),
+        (do.Compare("n2", "n1", 0),),
+    ),
+    "it is copied to": (
+        (volume("good", "coming"), graph(R, W)),
+        (do.StartCopy("n2", Missing.ALL, 0),),
+    ),
+    "much was written": (
+        (volume("good", "good"), graph(R, R, changed_bytes=200)),
+        (do.Flush(forget=True),),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_done(case: str) -> None:
+    (before, there), then = CASES[case]
+    assert planned(before, there) == then
+
+
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        (CopyState.RUNNING, ()),
+        (CopyState.DONE, (do.Flush(forget=False), do.RecordInSync("n2"))),
+        (CopyState.FAILED, (do.EndCopy("n2"), do.StartCopy("n2", Missing.ALL, 0))),
+    ],
+)
+def test_a_copy(state: CopyState, then: tuple[Any, ...]) -> None:
+    """What was copied is on disk before it is recorded."""
+    assert planned(volume("good", "coming"), graph(R, W), copies={"n2": copy(state)}) == then
+
+
+def test_a_copy_of_something_else_is_begun_again() -> None:
+    done = {"n2": copy(CopyState.DONE, Missing.CHANGES)}
+    then = (do.EndCopy("n2"), do.StartCopy("n2", Missing.ALL, 0))
+    assert planned(volume("good", "coming"), graph(R, W), copies=done) == then
+
+
+def test_a_comparison() -> None:
+    before, there = volume("good", "suspect"), graph(R, W)
+    assert planned(before, there, comparing=frozenset({"n2"})) == ()
+    then = (do.Flush(forget=False), do.RecordInSync("n2"))
+    assert planned(before, there, compared={"n2": G}) == then
+    earlier = {"n2": Graph(epoch=3, number=0)}
+    assert planned(before, there, compared=earlier) == (do.Compare("n2", "n1", 0),)
+
+
+def test_who_is_silent_is_broken_off_first() -> None:
+    silent = {"n2": SILENT}
+    assert planned(volume("good", "good"), graph(R, R), reach=silent) == (do.BreakOff("n2"),)
+    failed = planned(volume("good", "good"), graph(R, F), reach=silent)
+    assert failed == (do.RecordLost("n2", frozenset({"n1"})),)
+
+
+def test_who_is_not_settled_does_not_come_yet() -> None:
+    before, there = volume("good", "new"), graph(R, None)
+    assert planned(before, there, reach={"n2": Reach(settled=False)}) == ()
+
+
+def test_what_somebody_wants_is_not_forgotten() -> None:
+    before, there = volume("good", "changes"), graph(R, None, changed_bytes=200)
+    assert planned(before, there, reach={"n2": SILENT}) == ()
+
+
+def test_only_so_many_come_at_once() -> None:
+    """Those that miss least first, as there is room."""
+    before = volume("good", "new", "changes")
+    both = planned(before, graph(R, None, None))
+    assert both == (do.BeginResync("n3"), do.BeginResync("n2"))
+    before = volume("good", "new", "changes", "new")
+    there = graph(R, None, None, None)
+    reach = {"n4": Reach()}
+    assert planned(before, there, reach=reach) == both
+
+
+def test_one_that_is_too_small_grows_first() -> None:
+    before = volume("good", "new")
+    small = [
+        r.model_copy(update={"size_bytes": 1024 * (4 - n)})
+        for n, r in enumerate(before.status.replicas)
+    ]
+    assert planned(before.with_status(replicas=tuple(small)), graph(R, None)) == ()
