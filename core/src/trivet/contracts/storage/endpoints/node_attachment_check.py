@@ -7,9 +7,11 @@ from trivet.contracts.storage.engine import AttachedVolume
 
 
 class CheckRequest(Model):
-    """Which volume."""
+    """Which volume. `mended`: answer when no member of its graph has failed any more, or after a
+    few seconds; asked for where somebody waits to write."""
 
     volume: ResourceId
+    mended: bool = False
 
 
 class CheckResponse(Model):

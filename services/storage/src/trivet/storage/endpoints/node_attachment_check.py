@@ -28,7 +28,7 @@ def wire(service: Service, parts: Parts) -> None:
         pool = (volume.status.pool if volume and here else None) or ""
         starved = await parts.pool_agent.starved(pool)
         there = found[0] if found else None
-        if there is not None and there.slots and parts.replicated is not None:
+        if there is not None and request.mended and parts.replicated is not None:
             there = await parts.replicated.mended(there, MENDED_S)
         failed = [n for n, s in (there.members if there else {}).items() if s is FAILED]
         waits = f"{', '.join(sorted(failed))} failed" if failed else ""

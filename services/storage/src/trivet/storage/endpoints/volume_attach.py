@@ -60,7 +60,7 @@ async def _as_it_is(parts: Parts, volume: Volume, request: AttachRequest) -> tup
     held = volume.status.attachment
     if held is None or held.socket is None or held.node != request.node:
         return None, ""
-    asked = CheckRequest(volume=ResourceId(volume.meta.id))
+    asked = CheckRequest(volume=ResourceId(volume.meta.id), mended=True)
     try:
         answer = await parts.runtime.client.call(CHECK, asked, node=held.node)
     except TrivetError:
