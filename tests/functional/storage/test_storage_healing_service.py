@@ -17,7 +17,15 @@ from tests.functional.storage.conftest import NAMES, PROJECT, Storage, code_of, 
 
 from trivet.contracts.compute.endpoints.nodes import CRUD as NODES
 from trivet.contracts.compute.node import Node, NodeSpec, NodeStatus
-from trivet.contracts.endpoint import EditRequest, GetRequest, ListRequest, Page, Ref
+from trivet.contracts.endpoint import (
+    CreateRequest,
+    EditRequest,
+    GetRequest,
+    ListRequest,
+    NewMeta,
+    Page,
+    Ref,
+)
 from trivet.contracts.errors import (
     CONFLICT,
     IMMUTABLE,
@@ -43,10 +51,14 @@ from trivet.contracts.storage.endpoints.node_maintenance import ENDPOINT as MAIN
 from trivet.contracts.storage.endpoints.node_maintenance import MaintenanceRequest, Mode
 from trivet.contracts.storage.endpoints.node_outlook import ENDPOINT as OUTLOOK
 from trivet.contracts.storage.endpoints.pools import CRUD as POOLS
+from trivet.contracts.storage.endpoints.snapshots import CRUD as SNAPSHOTS
 from trivet.contracts.storage.endpoints.volume_move_replica import ENDPOINT as MOVE
 from trivet.contracts.storage.endpoints.volume_move_replica import MoveReplicaRequest
+from trivet.contracts.storage.endpoints.volume_revert import ENDPOINT as REVERT
+from trivet.contracts.storage.endpoints.volume_revert import RevertRequest
 from trivet.contracts.storage.outlook import Effect
 from trivet.contracts.storage.pool import PoolMember
+from trivet.contracts.storage.snapshot import Snapshot, SnapshotSpec
 from trivet.contracts.storage.volume import VOLUME, Missing, ReplicaState, Volume
 from trivet.runtime.call import Call
 from trivet.storage.bootstrap import bootstrap
@@ -430,3 +442,25 @@ async def _is_free(disks: Cluster, name: str) -> bool:
     except TrivetError:
         return False
     return True
+
+
+async def test_a_volume_with_replicas_goes_back_and_the_others_follow(cluster: Cluster) -> None:
+    made = await cluster.make("v", replicas=2, nodes=("n1", "n2"))
+    meta = NewMeta(name="s", project=PROJECT)
+    request = CreateRequest[SnapshotSpec](meta=meta, spec=SnapshotSpec(volumes=("v",)))
+    await cluster.harness.call(SNAPSHOTS.create, request)
+    ask = GetRequest(project=PROJECT, name="s", settle_s=10)
+    snapshot: Snapshot = await cluster.harness.call(SNAPSHOTS.get, ask)
+    (part,) = snapshot.status.parts
+    for node in ("n1", "n2"):
+        cluster.machine_of(node).replicas[made.meta.id].blocks[7] = bytes(4095) + b"x"
+    await cluster.harness.call(REVERT, RevertRequest(project=PROJECT, name="v"))
+
+    async def back() -> bool:
+        return (await cluster.show("v", 0)).status.reverting is None
+
+    await until("it has gone back", back)
+    assert cluster.machine_of(part.node).replicas[made.meta.id].blocks == {}
+    others = [r for r in (await cluster.show("v", 0)).status.replicas if r.node != part.node]
+    assert [r.missing for r in others] == [Missing.DIFFERENCES]
+    assert all(r.state in (ReplicaState.STALE, ReplicaState.REBUILDING) for r in others)

@@ -23,6 +23,7 @@ from trivet.contracts.storage.volume import (
 )
 from trivet.storage.domain.healing import (
     Add,
+    Bar,
     Distrust,
     Drop,
     Heal,
@@ -195,7 +196,30 @@ CASES: dict[str, tuple[Volume, Places, datetime, list[tuple[str, str]]]] = {
         NOW,
         [("Hold", "n1")],
     ),
-    "barred where it is": (volume(on("n1"), on("n2", STALE, barred="x")), places(), NOW, []),
+    "its place is full": (
+        volume(on("n1"), on("n2", STALE), held="n1"),
+        Places(full=frozenset({("n2", "n2-a")})),
+        NOW,
+        [("Bar", "n2")],
+    ),
+    "its place is full, and that is known": (
+        volume(on("n1"), on("n2", STALE, barred="n2-a is full on n2")),
+        Places(full=frozenset({("n2", "n2-a")})),
+        NOW,
+        [],
+    ),
+    "there is room again": (
+        volume(on("n1"), on("n2", STALE, barred="n2-a is full on n2"), held="n1"),
+        places(),
+        NOW,
+        [("Bar", "n2")],
+    ),
+    "full, and in sync: the guest waits with it": (
+        volume(on("n1"), on("n2")),
+        Places(full=frozenset({("n2", "n2-a")})),
+        NOW,
+        [],
+    ),
     "repaired": (repaired(on("n1"), on("n2")), places(), NOW, [("LetGo", "")]),
     "in repair": (repaired(on("n1"), on("n2", STALE)), places(), NOW, []),
     "in repair on a node that fell silent": (
@@ -292,6 +316,8 @@ def carried_out(made: Volume, action: Heal, where: Places) -> Volume:
             return with_replica(made, node, lambda r: stated(r, state, why, NOW, Missing.ALL))
         case Drop(node):
             return with_replica(made, node, lambda r: None)
+        case Bar(node, why):
+            return with_replica(made, node, lambda r: r.model_copy(update={"barred": why}))
         case Hold(node):
             return made.with_status(attachment=Attachment(holder=REPAIR, node=node, epoch=2))
         case LetGo():

@@ -18,6 +18,7 @@ from trivet.contracts.storage.snapshot import (
 )
 from trivet.contracts.storage.volume import (
     Attachment,
+    Missing,
     Replica,
     ReplicaState,
     Volume,
@@ -153,15 +154,20 @@ def test_volumes_are_cut_where_all_have_a_replica() -> None:
 
 def test_a_volume_goes_back_only_while_nobody_holds_it() -> None:
     taken = snapshot(TAKEN, taken=True)
-    assert revert(volume("n1"), taken).status.reverting == ID
-    for wrong in (volume("n1", held="n1"), volume("n2"), volume("n1", "n2")):
+    assert revert(volume("n1"), taken, NOW).status.reverting == ID
+    both = revert(volume("n1", "n2"), taken, NOW).status.replicas
+    assert [(r.node, r.state, r.missing) for r in both] == [
+        ("n1", ReplicaState.IN_SYNC, Missing.NOTHING),
+        ("n2", ReplicaState.STALE, Missing.DIFFERENCES),
+    ]
+    for wrong in (volume("n1", held="n1"), volume("n2")):
         with pytest.raises(Refused):
-            revert(wrong, taken)
+            revert(wrong, taken, NOW)
     for other in (snapshot(PARTS), snapshot(TAKEN, taken=True, deleting=True)):
         with pytest.raises(Refused):
-            revert(volume("n1"), other)
+            revert(volume("n1"), other, NOW)
     with pytest.raises(Refused):
-        revert(volume("n1", id_=ResourceId("volume-x")), taken)
+        revert(volume("n1", id_=ResourceId("volume-x")), taken, NOW)
 
 
 def test_the_newest_snapshot_is_the_one_taken_last() -> None:

@@ -94,6 +94,8 @@ class Healer:
                         await self._state(volume, action, node, state, why)
                     case do.Drop(node):
                         await self._drop(volume, action, node)
+                    case do.Bar(node, why):
+                        await self._change(volume, action, partial(_barred, node=node, why=why))
                     case do.Hold(node):
                         if repairs[node] < self._policy.rebuilds_per_node:
                             repairs[node] += 1
@@ -213,6 +215,10 @@ class Healer:
             return told_redundancy(current, about.model_copy(update={"message": message}), now)
 
         await self._volumes.mutate(self._volumes.key_of(volume), told)
+
+
+def _barred(volume: Volume, node: str, why: str) -> Volume:
+    return with_replica(volume, node, lambda r: r.model_copy(update={"barred": why}))
 
 
 def _held(volume: Volume, node: str) -> Volume:

@@ -19,7 +19,7 @@ from trivet.contracts.storage.pool import Pool
 from trivet.runtime.bus import Message
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
-from trivet.storage.domain.places import DiskView, NodeView, Places, disk_view
+from trivet.storage.domain.places import DiskView, NodeView, Places, disk_view, full_places
 from trivet.storage.node.beats import BEATS_IN_SILENCE, beat_subject
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class PlacesWatch:
         self.places = Places(
             {name: self._node(name, now) for name in sorted(names)},
             {disk.meta.name: self._disk(disk, now) for disk in self._disks.list()},
+            full_places(self._pools.list()),
         )
         if _kinds(before) != _kinds(self.places):
             for callback in self._callbacks:
@@ -117,4 +118,4 @@ def _kinds(places: Places) -> object:
     nodes = {
         n: (bool(v.silent_s), v.maintenance, v.empties, v.gone) for n, v in places.nodes.items()
     }
-    return nodes, {d: (v.health, v.isolated) for d, v in places.disks.items()}
+    return nodes, places.full, {d: (v.health, v.isolated) for d, v in places.disks.items()}

@@ -89,6 +89,14 @@ class Distrust:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """Record why the replica on `node` is not to be brought back for now ('': it may be again)."""
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Hold:
     """Hold the volume, which nobody holds, on `node` for as long as its replicas are repaired."""
 
@@ -101,7 +109,7 @@ class LetGo:
 
 
 Loads = Counter[str]
-Heal = Hold | LetGo | Add | Leave | Drop | Distrust
+Heal = Bar | Hold | LetGo | Add | Leave | Drop | Distrust
 
 
 def judge(replica: Replica, places: Places, policy: Policy, now: datetime) -> Judged:
@@ -154,6 +162,7 @@ def plan(volume: Volume, places: Places, policy: Policy, now: datetime) -> tuple
     if not readable:
         return tuple(actions)
     actions += _distrusted(judged)
+    actions += _barred(judged, places)
     going = _not_needed(volume, judged, readable)
     actions += going
     coming = [j for j in judged if j.verdict in (Verdict.KEEP, Verdict.WAIT)]
@@ -239,6 +248,21 @@ def _distrusted(judged: Sequence[Judged]) -> list[Heal]:
     ]
 
 
+def _barred(judged: Sequence[Judged], places: Places) -> list[Heal]:
+    """A replica that missed writes is not brought back to where there is no room, or to a disk
+    that is not well: it would fail again, and the guest would wait each time."""
+    told: list[Heal] = []
+    for one in judged:
+        replica = one.replica
+        if one.verdict in _ENDING:
+            continue
+        behind = replica.state in (ReplicaState.STALE, ReplicaState.REBUILDING)
+        why = places.bar(replica.node, replica.disk) if behind else ""
+        if why != replica.barred:
+            told.append(Bar(replica.node, why))
+    return told
+
+
 def _room_again(judged: Sequence[Judged], places: Places) -> list[Heal]:
     """What is lost on a node that can take a replica again makes room for that."""
     return [
@@ -295,13 +319,17 @@ def in_order(
     )
 
 
+def _because(why: str) -> str:
+    return f" ({why})" if why else ""
+
+
 def condition(volume: Volume, places: Places, policy: Policy, now: datetime) -> Condition:
     """What is told of a volume's redundancy; its words change only when something does."""
     judged = [judge(r, places, policy, now) for r in volume.status.replicas]
     good = [j for j in judged if _is_readable(j)]
     wanted = volume.spec.replicas
     told = [
-        f"{j.replica.node}: {j.replica.state}{f' ({j.why})' if j.why else ''}"
+        f"{j.replica.node}: {j.replica.state}{_because(j.replica.barred or j.why)}"
         for j in judged
         if j.verdict is not Verdict.KEEP or not _is_good(j)
     ]

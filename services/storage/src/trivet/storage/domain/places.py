@@ -8,10 +8,12 @@ node, with the disk at hand, does not find.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trivet.contracts.storage.disk import Disk, DiskHealth
+from trivet.contracts.storage.pool import Pool, PoolUsage
+from trivet.storage.domain.pools import is_full
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class DiskView:
 
 @dataclass(frozen=True)
 class Places:
-    """All nodes and disks, by name."""
+    """All nodes and disks, by name; `full`: the disks (or pools) that have no room, by node."""
 
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     disks: Mapping[str, DiskView] = field(default_factory=dict)
+    full: frozenset[tuple[str, str]] = frozenset()
 
     def node(self, name: str) -> NodeView:
         """A node; one that nothing is known of is usable."""
@@ -76,6 +79,29 @@ class Places:
     def refusal(self, node: str, disk: str = "") -> str | None:
         """Why nothing new goes to that disk of that node."""
         return self.node(node).refusal(node) or self.disk(disk).refusal(disk)
+
+    def bar(self, node: str, disk: str) -> str:
+        """Why a replica there is not to be brought back for now ('': it may be)."""
+        if (node, disk) in self.full:
+            return f"{disk} is full on {node}"
+        view = self.disk(disk)
+        return view.refusal(disk) or "" if view.health is not DiskHealth.MISSING else ""
+
+
+def full_places(pools: Iterable[Pool]) -> frozenset[tuple[str, str]]:
+    """Where there is no room, by node: disks, or pools whose members are no disks."""
+    found = set()
+    for pool in pools:
+        for usage in pool.status.usage:
+            disks = [
+                PoolUsage(node=usage.node, size_bytes=d.size_bytes, used_bytes=d.used_bytes)
+                for d in usage.disks
+            ]
+            names = [d.disk for d in usage.disks]
+            for name, one in zip(names or [pool.meta.name], disks or [usage], strict=True):
+                if is_full(one):
+                    found.add((usage.node, name))
+    return frozenset(found)
 
 
 def disk_view(disk: Disk, missing_s: float) -> DiskView:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from trivet.contracts.errors import DELETING, IN_USE, REFERENCE, Refused
 from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NOT_READY
 from trivet.contracts.storage.snapshot import Snapshot
-from trivet.contracts.storage.volume import Volume
+from trivet.contracts.storage.volume import Missing, Replica, ReplicaState, Volume
+from trivet.storage.domain.volume_status import in_sync, stated
 
 
 def snapshots_of(volume: Volume, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
@@ -26,7 +28,7 @@ def newest_of(volume: Volume, snapshots: Iterable[Snapshot]) -> Snapshot | None:
     return max(taken, key=lambda pair: (pair[0], pair[1].meta.id))[1] if taken else None
 
 
-def revert(volume: Volume, snapshot: Snapshot) -> Volume:
+def revert(volume: Volume, snapshot: Snapshot, now: datetime) -> Volume:
     """The volume on its way back to a snapshot. Raises `Refused` where that can't be."""
     name = volume.meta.name
     if volume.meta.deleting_at is not None or snapshot.meta.deleting_at is not None:
@@ -43,9 +45,23 @@ def revert(volume: Volume, snapshot: Snapshot) -> Volume:
             f"volume {name} is held by {held.holder} on {held.node}",
             hint="stop the VM first: a disk can't change below a guest that runs",
         )
-    if {r.node for r in volume.status.replicas} != {part.node}:
-        raise Refused(NOT_READY, f"not all replicas of {name} are where the snapshot lies")
-    return volume.with_status(reverting=snapshot.meta.id, phase=Phase.PENDING)
+    if part.node not in {r.node for r in in_sync(volume)}:
+        raise Refused(
+            NOT_READY,
+            f"volume {name} has no replica in sync on {part.node}, where the snapshot lies",
+            hint=f"trivet volume move-replica {name} NODE {part.node}",
+        )
+
+    def others(replica: Replica) -> Replica:
+        """The others are brought in sync with the one that goes back."""
+        if replica.node == part.node or replica.state is not ReplicaState.IN_SYNC:
+            return replica
+        why = f"volume goes back to snapshot {snapshot.meta.name}"
+        return stated(replica, ReplicaState.STALE, why, now, Missing.DIFFERENCES)
+
+    replicas = tuple(others(r) for r in volume.status.replicas)
+    changes = {"reverting": snapshot.meta.id, "phase": Phase.PENDING, "replicas": replicas}
+    return volume.with_status(**changes)
 
 
 def _has(snapshot: Snapshot, volume: Volume) -> bool:

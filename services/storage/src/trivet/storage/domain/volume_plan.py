@@ -171,7 +171,8 @@ def plan_on_node(volume: Volume, node: str, seen: Seen, now: datetime) -> tuple[
     actions = list(_endings(volume, node, seen))
     if volume.meta.deleting_at is not None:
         return (*actions, *_removal(volume, replica, seen))
-    if replica is not None and volume.status.reverting is not None and seen.record is not None:
+    goes_back = replica is not None and replica.state is ReplicaState.IN_SYNC
+    if goes_back and volume.status.reverting is not None and seen.record is not None:
         return (*actions, Revert(volume.status.reverting))
     if replica is not None and not seen.unseen:
         actions.extend(_keeping(volume, replica, seen.record))

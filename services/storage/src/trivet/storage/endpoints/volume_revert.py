@@ -22,7 +22,8 @@ def wire(service: Service, parts: Parts) -> None:
         if volume is None:
             raise not_found(VOLUME, request.name, request.project)
         snapshot = _snapshot(parts, volume, request.snapshot)
-        reverting = await parts.volumes.mutate(key, lambda v: revert(v, snapshot))
+        now = parts.runtime.clock.now()
+        reverting = await parts.volumes.mutate(key, lambda v: revert(v, snapshot, now))
         if reverting is None:
             raise not_found(VOLUME, request.name, request.project)
         return reverting
