@@ -81,7 +81,7 @@ def test_a_few_bad_looks_isolate_nothing(samples: list[Sample]) -> None:
     stuck = sum(s.stuck for s in samples)
     bad = sum(s.failed for s in samples)
     slow_ones = sum(1 for s in samples if (s.latency_ms or 0) >= 125)
-    if stuck < 10 and bad < 5 and slow_ones < 5:
+    if stuck < 10 and bad < 5 and slow_ones < 4:
         assert told.health in (OK, WARNED)
 
 
