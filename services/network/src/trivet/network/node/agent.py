@@ -71,6 +71,7 @@ class NodeAgent:
         self._drift: dict[ResourceId, str] = {}
         self._closely_at = 0.0
         self._at_work = False
+        self._unsure = False
         self._reconciler = Reconciler(
             "network node",
             self._reconcile,
@@ -89,12 +90,15 @@ class NodeAgent:
         await self._reconciler.run()
 
     async def watch(self, driver: Watches) -> None:
-        """Look closely whenever something changed on the node and it was not by this agent."""
+        """Look closely whenever something changed on the node and it was not by this agent. What
+        changes while it is at work may be its own doing or not: it looks once more, later."""
         while True:
             await driver.changed()
-            if not self._at_work:
-                self._closely_at = 0.0
-                self._reconciler.wake(THE_NODE)
+            if self._at_work:
+                self._unsure = True
+                continue
+            self._closely_at = 0.0
+            self._reconciler.wake(THE_NODE)
 
     def wanted(self) -> Wanted:
         """What this node is to carry, as of the copies now."""
@@ -121,7 +125,9 @@ class NodeAgent:
     async def _reconcile(self, _: str) -> float | None:
         self._at_work = True
         try:
-            return await self._look()
+            delay = await self._look()
+            unsure, self._unsure = self._unsure, False
+            return SOON_S if delay is None and unsure else delay
         finally:
             self._at_work = False
 
