@@ -25,12 +25,13 @@ def connects(address: str) -> bool:
 
 class FakeGround:
     outside = "192.0.2.1"
+    outside6 = "2001:db8:ff::1"
     node = "192.0.2.2"
 
     def __init__(self, driver: FakeGateway) -> None:
         self.world = driver.world
         self.world.segments = set()
-        self.world.outside = {self.outside}
+        self.world.outside = {self.outside, self.outside6}
         self.places: dict[str, int] = {}
 
     async def segment(self, vni: int) -> None:

@@ -30,9 +30,11 @@ class GatewayDamage(StrEnum):
 
 
 class Ground(Protocol):
-    """A node for gateways. `outside` answers beyond it; `node` is its own address there."""
+    """A node for gateways. `outside` and `outside6` answer beyond it, on IPv4 and IPv6; `node` is
+    its own address there."""
 
     outside: str
+    outside6: str
     node: str
 
     async def segment(self, vni: int) -> None:
@@ -110,6 +112,18 @@ class GatewaySuite:
         assert await driver.ping(NETWORK, "10.9.0.10", 3.0)
         assert await driver.ping(NETWORK, "fd00:9::b", 3.0)
         assert not await driver.ping(NETWORK, "10.9.0.99", 0.6)
+
+    async def test_external_leads_outside_over_ipv6(
+        self, driver: GatewayDriver, ground: Ground
+    ) -> None:
+        """From addresses that nobody outside knows, and only while asked."""
+        await ground.segment(100)
+        both = ("10.9.0.1/24", "fd00:9::1/64")
+        await ground.guest("a", 100, "02:00:00:00:00:0a", "fd00:9::a/64", "fd00:9::1")
+        await driver.ensure_leg(leg(addresses=both, external=True))
+        assert await ground.pings("a", ground.outside6)
+        await driver.ensure_leg(leg(addresses=both, external=False, generation=2))
+        assert not await ground.pings("a", ground.outside6)
 
     async def test_external_leads_outside_and_back(
         self, driver: GatewayDriver, ground: Ground

@@ -18,6 +18,8 @@ from trivet.testing.suites.guests import scratch_namespace
 
 OUTSIDE = "192.0.2.1"
 NODE = "192.0.2.2"
+OUTSIDE6 = "2001:db8:ff::1"
+NODE6 = "2001:db8:ff::2"
 WATCHED = ("net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects")
 
 
@@ -25,6 +27,7 @@ class NodeGround:
     """The node that this thread is in, with the prefix `tv`."""
 
     outside = OUTSIDE
+    outside6 = OUTSIDE6
     node = NODE
 
     def __init__(self, namespace: str) -> None:
@@ -109,6 +112,9 @@ def node_ground() -> Iterator[NodeGround]:
             f"ip link set up0 up; ip address add {NODE}/24 dev up0;"
             f"ip -n {outside} address add {OUTSIDE}/24 dev eth0; ip -n {outside} link set eth0 up;"
             f"ip route add default via {OUTSIDE};"
+            f"ip address add {NODE6}/64 dev up0 nodad;"
+            f"ip -n {outside} address add {OUTSIDE6}/64 dev eth0 nodad;"
+            f"ip route add default via {OUTSIDE6};"
             # A new namespace begins with what the machine has.
             "echo 0 > /proc/sys/net/ipv4/ip_forward"
         )
