@@ -65,7 +65,7 @@ from trivet.storage.bootstrap import bootstrap
 from trivet.storage.domain.volume_status import stated, with_replica
 from trivet.testing.fakes import plugin as fakes
 from trivet.testing.fakes.disk_inspector import FakeDiskInspector
-from trivet.testing.fakes.volume_machine import MACHINES, FakeMachine
+from trivet.testing.fakes.volume_machine import BLOCK, MACHINES, FakeMachine
 from trivet.testing.harness import Harness
 
 ALL = ("n1", "n2", "n3")
@@ -464,3 +464,31 @@ async def test_a_volume_with_replicas_goes_back_and_the_others_follow(cluster: C
     others = [r for r in (await cluster.show("v", 0)).status.replicas if r.node != part.node]
     assert [r.missing for r in others] == [Missing.DIFFERENCES]
     assert all(r.state in (ReplicaState.STALE, ReplicaState.REBUILDING) for r in others)
+
+
+async def test_all_by_itself_replicas_are_made_moved_and_repaired(cluster: Cluster) -> None:
+    """With the holder's node doing the copying, and nobody's hand."""
+    made = await cluster.make("v", replicas=1, nodes=("n1",))
+    content = {n: bytes([n]) * BLOCK for n in range(1, 20)}
+    cluster.machine_of("n1").replicas[made.meta.id].blocks.update(content)
+
+    async def lies_on(*nodes: str) -> bool:
+        volume = await cluster.show("v", 0)
+        there = {(r.node, r.state) for r in volume.status.replicas}
+        return there == {(n, GOOD) for n in nodes} and volume.status.attachment is None
+
+    await cluster.edit("v", replicas=2)
+    await until("there are two", lambda: _is_there(cluster, "v", 2), 30)
+    both = {r.node for r in (await cluster.show("v", 0)).status.replicas}
+    await until("both are in sync", lambda: lies_on(*both), 60)
+    for node in both:
+        assert cluster.machine_of(node).replicas[made.meta.id].blocks == content
+    (other,) = both - {"n1"}
+    (third,) = set(ALL) - both
+    request = MoveReplicaRequest(
+        project=PROJECT, name="v", source=NodeName(other), target=NodeName(third)
+    )
+    await cluster.harness.call(MOVE, request)
+    await until("it has moved", lambda: lies_on("n1", third), 60)
+    assert cluster.machine_of(third).replicas[made.meta.id].blocks == content
+    assert made.meta.id not in cluster.machine_of(other).replicas

@@ -60,8 +60,11 @@ def volume(*replicas: Replica, wanted: int = 2, held: str = "", name: str = "v")
     return Volume(meta=meta, spec=VolumeSpec(size_gib=1, replicas=wanted), status=status)
 
 
+BEGUN = Attachment(holder=REPAIR, node="n1", epoch=1)
+
+
 def repaired(*replicas: Replica) -> Volume:
-    held = Attachment(holder=REPAIR, node="n1", epoch=1)
+    held = BEGUN.model_copy(update={"socket": "/s"})
     return volume(*replicas).with_status(attachment=held)
 
 
@@ -221,6 +224,24 @@ CASES: dict[str, tuple[Volume, Places, datetime, list[tuple[str, str]]]] = {
         [],
     ),
     "repaired": (repaired(on("n1"), on("n2")), places(), NOW, [("LetGo", "")]),
+    "repaired, as a graph that lives": (
+        repaired(on("n1"), on("n2")).with_status(unclean=True),
+        places(),
+        NOW,
+        [("LetGo", "")],
+    ),
+    "its last graph did not end in order": (
+        volume(on("n1"), on("n2")).with_status(unclean=True),
+        places(),
+        NOW,
+        [("Hold", "n1")],
+    ),
+    "held for repair, and its graph is not made yet": (
+        volume(on("n1"), on("n2")).with_status(attachment=BEGUN, unclean=True),
+        places(),
+        NOW,
+        [],
+    ),
     "in repair": (repaired(on("n1"), on("n2", STALE)), places(), NOW, []),
     "in repair on a node that fell silent": (
         repaired(on("n2"), on("n3", STALE)),
@@ -319,7 +340,8 @@ def carried_out(made: Volume, action: Heal, where: Places) -> Volume:
         case Bar(node, why):
             return with_replica(made, node, lambda r: r.model_copy(update={"barred": why}))
         case Hold(node):
-            return made.with_status(attachment=Attachment(holder=REPAIR, node=node, epoch=2))
+            held = Attachment(holder=REPAIR, node=node, epoch=2, socket="/s")
+            return made.with_status(attachment=held)
         case LetGo():
             return made.with_status(attachment=None)
 

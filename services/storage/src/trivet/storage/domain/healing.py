@@ -200,16 +200,17 @@ def _repair(
     held = volume.status.attachment
     if held is not None and not held_for_repair(held):
         return []
-    needed = any(_needs_repair(j) for j in judged) or (
-        volume.status.unclean and len(in_sync(volume)) > 1
-    )
+    needed = any(_needs_repair(j) for j in judged)
     if held is None:
-        return [Hold(readable[0].replica.node)] if needed else []
+        # A graph that did not end in order may have left replicas that differ.
+        differ = volume.status.unclean and len(in_sync(volume)) > 1
+        return [Hold(readable[0].replica.node)] if needed or differ else []
     if held.detaching:
         return []
     if places.node(held.node).silent_s or places.node(held.node).gone:
         return [Hold(readable[0].replica.node)] if readable[0].replica.node != held.node else []
-    return [] if needed else [LetGo()]
+    # Only a graph that was made has told who is suspect.
+    return [LetGo()] if held.socket is not None and not needed else []
 
 
 def _needs_repair(judged: Judged) -> bool:
