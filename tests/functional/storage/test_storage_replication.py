@@ -17,6 +17,7 @@ from trivet.contracts.storage.engine import AttachedVolume
 from trivet.contracts.storage.pool import PoolMember
 from trivet.contracts.storage.volume import Attachment, Missing, ReplicaState, Volume
 from trivet.storage.bootstrap import bootstrap
+from trivet.storage.domain.replication import REPAIR
 from trivet.testing.fakes import plugin as fakes
 from trivet.testing.fakes.volume_engine import FakeVolumeEngine
 from trivet.testing.fakes.volume_machine import BLOCK
@@ -194,3 +195,20 @@ async def test_a_volume_of_one_becomes_one_of_two_and_back(cluster: Replicated) 
     await cluster.edit("w", replicas=1)
     await until("it has one again", lambda: cluster.graph("n1").slots == 0, 20)
     cluster.engine("n1").write(cluster.graph("n1"), 1, TWOS)
+
+
+async def test_a_guest_takes_what_storage_holds_for_repair(cluster: Replicated) -> None:
+    """It gets an attachment of its own, never that of the repair, which ends."""
+    request = AttachRequest(project=PROJECT, name="v", holder=REPAIR, node=NodeName("n1"))
+    repair = await cluster.harness.call(ATTACH, request)
+    mine = await cluster.attach_on("n1")
+    assert (mine.holder, mine.epoch) == ("vm/1", repair.epoch + 1)
+    await cluster.write("n1", 0, ONES)
+    assert cluster.kept("n1", 0) == cluster.kept("n2", 0) == ONES
+
+
+async def test_a_repair_whose_node_died_is_not_waited_for(cluster: Replicated) -> None:
+    request = AttachRequest(project=PROJECT, name="v", holder=REPAIR, node=NodeName("n1"))
+    await cluster.harness.call(ATTACH, request)
+    await cluster.harness.crash("storage", "n1")
+    assert (await cluster.attach_on("n2")).holder == "vm/1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from trivet.contracts.errors import Retry, TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.codes import NOT_READY
@@ -12,10 +14,13 @@ from trivet.contracts.storage.volume import VOLUME, Attachment, Volume
 from trivet.runtime.call import Call
 from trivet.runtime.crud import not_found
 from trivet.runtime.service import Service
+from trivet.storage.domain.attachment import SOON_S
 from trivet.storage.domain.attachment import attach as held_by
 from trivet.storage.parts import Parts
 
 ANSWER_BEFORE_S = 1.0
+LET_GO_S = 2.0
+"""How long storage itself may take to end a graph that it holds for repair."""
 
 
 def wire(service: Service, parts: Parts) -> None:
@@ -29,11 +34,7 @@ def wire(service: Service, parts: Parts) -> None:
         if volume is None:
             raise not_found(VOLUME, request.name, request.project)
         broken, starved = await _as_it_is(parts, volume, request)
-        held = await volumes.mutate(key, lambda v: held_by(v, request.holder, request.node, broken))
-        if held is None:
-            raise not_found(VOLUME, request.name, request.project)
-        mine = held.status.attachment
-        assert mine is not None
+        mine = await _hold(parts, request, broken)
         wait_s = (call.remaining_s or ENDPOINT.timeout_s) - ANSWER_BEFORE_S
         seen = await volumes.wait_for(key, lambda v: v is None or _is_there(v, mine), wait_s)
         if seen is None or not _is_there(seen, mine) or seen.status.attachment is None:
@@ -42,6 +43,34 @@ def wire(service: Service, parts: Parts) -> None:
         return seen.status.attachment.model_copy(update={"starved": starved})
 
     service.handle(ENDPOINT, attach)
+
+
+async def _hold(parts: Parts, request: AttachRequest, broken: int | None) -> Attachment:
+    """The attachment of whoever asks, on record. Storage itself, which holds a volume to repair
+    it, is waited for a moment to let go in order, then it is taken."""
+    key, holder = VOLUME.key(request.project, request.name), ""
+    for impatient in (False, True):
+        hold = partial(
+            held_by,
+            holder=request.holder,
+            node=request.node,
+            broken_epoch=broken,
+            impatient=impatient,
+        )
+        volume = await parts.volumes.mutate(key, hold)
+        held = volume.status.attachment if volume is not None else None
+        if held is None:
+            raise not_found(VOLUME, request.name, request.project)
+        if held.holder == request.holder:
+            return held
+        holder = held.holder
+        await parts.volumes.wait_for(key, partial(_is_over, former=held), LET_GO_S)
+    raise Retry(NOT_READY, f"{holder} holds volume {request.name}", retry_after_s=SOON_S)
+
+
+def _is_over(volume: Volume | None, former: Attachment) -> bool:
+    held = volume.status.attachment if volume is not None else None
+    return held is None or (held.epoch, held.holder) != (former.epoch, former.holder)
 
 
 def _is_there(volume: Volume, mine: Attachment) -> bool:
