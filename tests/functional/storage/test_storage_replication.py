@@ -113,6 +113,15 @@ async def test_a_killed_server_is_missed_for_a_moment(cluster: Replicated) -> No
     assert cluster.kept("n2", 2) == THREES
 
 
+async def test_a_server_that_dies_while_nobody_writes_comes_back(cluster: Replicated) -> None:
+    """Its host is not asked for ever whether that server greets."""
+    await cluster.attach_on("n1")
+    session = dict(cluster.machine_of("n2").sessions)
+    cluster.kill_server("n2")
+    await until("it is served anew", lambda: cluster.machine_of("n2").sessions != session, 20)
+    await cluster.whole("n1", "n2")
+
+
 async def test_a_hung_host_is_broken_off(cluster: Replicated) -> None:
     await cluster.attach_on("n1")
     cluster.machine_of("n2").hung.add(cluster.volume.meta.id)

@@ -105,6 +105,9 @@ class HostBeats:
             await self._engine.break_off(volume, node)
         except TrivetError as error:
             log.debug("%s: %s is not broken off: %s", volume, node, error)
+            return
+        # That server is nobody's any more: from now on its host is asked whether it is there.
+        self._served.pop((volume, node), None)
 
     async def _answers(self, node: str, volumes: list[Volume]) -> bool:
         there = [s for v in volumes if (s := self._served.get((v.meta.id, node)))]
