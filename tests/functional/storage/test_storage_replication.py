@@ -202,7 +202,13 @@ async def test_a_volume_of_one_becomes_one_of_two_and_back(cluster: Replicated) 
     (other,) = {"n2", "n3"} & set(cluster.graph("n1").members)
     assert cluster.kept(other, 0) == ONES
     await cluster.edit("w", replicas=1)
-    await until("it has one again", lambda: cluster.graph("n1").slots == 0, 20)
+
+    async def one() -> bool:
+        # While the graph is made again there is none.
+        found = await cluster.engine("n1").attached(cluster.volume.meta.id)
+        return [graph.slots for graph in found] == [0]
+
+    await until("it has one again", one, 20)
     cluster.engine("n1").write(cluster.graph("n1"), 1, TWOS)
 
 
