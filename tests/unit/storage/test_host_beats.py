@@ -1,4 +1,4 @@
-"""Where a host is asked whether it is there: at its server while that is in a graph, else by bus."""
+"""Where a host is asked whether it is there: at its server while that is in a graph, or by bus."""
 
 from __future__ import annotations
 

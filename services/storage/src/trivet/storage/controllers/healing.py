@@ -20,7 +20,7 @@ from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.domain import healing as do
 from trivet.storage.domain.attachment import attach, detach
 from trivet.storage.domain.placement import Spot, Unplaceable, claim_at, place, wanted_beside
-from trivet.storage.domain.replication import REPAIR
+from trivet.storage.domain.replication import REPAIR, leaving
 from trivet.storage.domain.volume_status import (
     replica_on,
     stated,
@@ -128,7 +128,14 @@ class Healer:
         missing = Missing.DIFFERENCES if stale else Missing.NOTHING
 
         make = partial(stated, state=state, reason=why, now=now, missing=missing)
-        await self._change(volume, action, lambda v: with_replica(v, node, make))
+
+        def change(current: Volume) -> Volume:
+            # Others may be in sync and yet have to be compared with this one first.
+            if state is ReplicaState.LEAVING:
+                return leaving(current, node, why, now)
+            return with_replica(current, node, make)
+
+        await self._change(volume, action, change)
 
     async def _change(
         self, volume: Volume, action: do.Heal, make: Callable[[Volume], Volume]
