@@ -26,6 +26,8 @@ NUMBERED = re.compile(r"/domain-\d+-")
 RECORDED = ("supervisor", "nats", "libvirtd", *SERVICES)
 OWN_AFFAIR = ("nats", "libvirt/cache", "tiny-image")
 """Folders in the state whose files are their program's own affair."""
+ONCE = ("forwarding.json",)
+"""Written when a neighbour on the machine has changed a setting of the kernel that was in use."""
 
 
 def machine(layout: Layout) -> Inventory:
@@ -79,9 +81,13 @@ def files(layout: Layout) -> Iterator[str]:
     for root in (layout.run, layout.state, layout.etc):
         for folder, below, names in os.walk(root):
             below[:] = [name for name in below if Path(folder, name) not in skipped]
-            paths = (f"{folder}/{name}" for name in (*names, *below) if not name.endswith(".new"))
+            paths = (f"{folder}/{name}" for name in (*names, *below) if _counts(name))
             # libvirt numbers the folders of its guests.
             yield from (NUMBERED.sub("/domain-N-", path) for path in paths)
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith(".new") and name not in ONCE
 
 
 def links(layout: Layout, namespaces: list[str]) -> Iterator[str]:
