@@ -15,6 +15,7 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.network.port import Port, PortSpec, PortStatus
 from trivet.contracts.resource import Condition, Meta, Phase
 from trivet.contracts.security.identity import Token, TokenSpec, TokenStatus
+from trivet.contracts.storage.disk import Disk, DiskHealth, DiskRole, DiskSpec, DiskStatus
 from trivet.contracts.storage.pool import Pool, PoolMember, PoolSpec, PoolStatus, PoolUsage
 from trivet.contracts.storage.volume import Replica, ReplicaState, Volume, VolumeSpec, VolumeStatus
 
@@ -60,6 +61,11 @@ def volume(phase, *conditions):
     return Volume(meta=meta(), spec=VolumeSpec(size_gib=1), status=status)
 
 
+def disk(health=DiskHealth.OK, role=DiskRole.DATA, rotten_blocks=0):
+    status = DiskStatus(phase=Phase.READY, node="n1", health=health, rotten_blocks=rotten_blocks)
+    return Disk(meta=meta(), spec=DiskSpec(role=role), status=status)
+
+
 def port(*conditions, node="n1"):
     status = PortStatus(node=node, conditions=conditions)
     return Port(meta=meta(), spec=PortSpec(network="n", node="n1"), status=status)
@@ -80,6 +86,8 @@ WELL = (
     image(Phase.READY),
     pool(),
     volume(Phase.READY),
+    disk(),
+    disk(DiskHealth.MISSING, role=DiskRole.NONE),
     port(),
     token(DAYS, DAYS),
 )
@@ -107,6 +115,12 @@ ILL = [
     ("volume-degraded", volume(Phase.DEGRADED)),
     ("volume-unplaced", volume(Phase.PENDING, bad("Placed", "NoSpace"))),
     ("volume-not-grown", volume(Phase.READY, bad("Grown", "NoSpace"))),
+    ("volume-differs", volume(Phase.READY, bad("Consistent", "Undecided"))),
+    ("disk-warned", disk(DiskHealth.WARNED)),
+    ("disk-bad", disk(DiskHealth.ISOLATED)),
+    ("disk-bad", disk(DiskHealth.FAILED)),
+    ("disk-bad", disk(DiskHealth.MISSING)),
+    ("disk-rots", disk(rotten_blocks=1)),
     ("port-not-protected", port(bad("Protected"))),
     ("port-not-plugged", port(bad("Plugged"), bad("Protected"), node=None)),
     ("token-expiring", token(30 * DAYS, DAYS)),
