@@ -63,6 +63,8 @@ class Checker:
             if block.on_the_way is not None:
                 found.add(block.on_the_way)
             block.possible, block.now, block.on_the_way = found, None, None
+            # What the former guest was told may be lost by now: a flush keeps what is there.
+            block.since_flush = []
             block.after_cut = block.after_cut | found
             if len(found) == 1:
                 (block.now,) = found
@@ -106,8 +108,8 @@ class Checker:
             later = [(at, v) for at, v in block.since_flush if at > issued_at]
             if before:
                 block.after_cut = {before[-1]}
-            elif not block.since_flush and block.now is not None:
-                block.after_cut = {block.now}
+            elif not block.since_flush:
+                block.after_cut = set(block.possible) if block.now is None else {block.now}
             block.after_cut |= {v for _, v in later}
             if block.on_the_way is not None:
                 block.after_cut.add(block.on_the_way)
