@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from tests.simulation.sim_checker import Checker
@@ -22,6 +23,7 @@ from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.volume import (
+    Attachment,
     Missing,
     Replica,
     ReplicaState,
@@ -137,17 +139,8 @@ class Cluster:
             return None
         for guest in [g for g in self.living if g.node is node]:
             await self._bury(guest)  # the same one is not run twice on a node
-        before = self.truth.volume.status.attachment
-        if before is not None and before.node == name:
-            await self._let_go(name)  # one that ended there is let go of before it runs again
-        volumes = NodeVolumes(self.truth, name)
-        try:
-            held = await volumes.mutate("v", lambda v: attach(v, HOLDER, name, None))
-        except TrivetError:
-            await asyncio.sleep(0.2)
-            return None
-        mine = held.status.attachment if held else None
-        if mine is None or mine.node != name:
+        mine = await self._hold(name, self.guests + 1)
+        if mine is None:
             return None
         for _ in range(60):
             there = self.truth.volume.status.attachment
@@ -160,6 +153,28 @@ class Cluster:
                 self.living.append(guest)
                 return guest
             await asyncio.sleep(0.1)
+        return None
+
+    async def _hold(self, name: str, run: int) -> Attachment | None:
+        """As the endpoint does it: a former run is let go of in order, or is taken after all."""
+        volumes = NodeVolumes(self.truth, name)
+        for impatient in (False, True):
+            take = partial(
+                attach, holder=HOLDER, node=name, broken_epoch=None, run=run, impatient=impatient
+            )
+            try:
+                volume = await volumes.mutate("v", take)
+            except TrivetError:
+                await asyncio.sleep(0.2)
+                return None
+            held = volume.status.attachment if volume else None
+            if held is None or (held.node, held.run) == (name, run):
+                return held
+            for _ in range(40):
+                there = self.truth.volume.status.attachment
+                if there is None or there.epoch != held.epoch:
+                    break
+                await asyncio.sleep(0.1)
         return None
 
     async def _leave(self, guest: Guest) -> None:

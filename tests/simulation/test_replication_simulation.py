@@ -64,6 +64,17 @@ def test_a_planted_bug_is_found(name: str) -> None:
     pytest.fail(f"{name}: no checker was alarmed by {SEEDS_BOUND} seeds")
 
 
+FOUND = {
+    2532: "a guest's next run saw a write of the former one come, and go with its replica",
+    1350: "the judge held a flush to writes that had been lost with the power before",
+}
+
+
+@pytest.mark.parametrize("seed", sorted(FOUND), ids=FOUND.get)
+def test_a_seed_that_found_something(seed: int) -> None:
+    run(seed)
+
+
 def test_one_seed() -> None:
     seed = os.environ.get("SIM_SEED")
     if seed is None:

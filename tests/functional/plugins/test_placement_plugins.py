@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 from trivet.compute.domain.placement import FILTERS, SCORERS, place
-from trivet.contracts.compute.placement import NodeView
+from trivet.contracts.compute.placement import CpuRoom, NodeView
 from trivet.contracts.compute.vm import VmSpec
 from trivet.contracts.hookspecs import hookimpl
 from trivet.runtime.plugins import Plugins
@@ -45,7 +45,7 @@ def discovered() -> Plugins:
 
 
 def node(name: str, used_mib: int = 0) -> NodeView:
-    return NodeView(name, True, False, 4, 16, 8192, 0, used_mib)
+    return NodeView(name, True, False, 4, 16, 8192, 0, used_mib, room=CpuRoom(cpus=4))
 
 
 def test_a_filter_refuses_with_its_reason_and_a_scorer_outweighs() -> None:

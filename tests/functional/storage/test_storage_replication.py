@@ -227,3 +227,23 @@ async def test_a_repair_whose_node_died_is_not_waited_for(cluster: Replicated) -
     await cluster.harness.call(ATTACH, request)
     await cluster.harness.crash("storage", "n1")
     assert (await cluster.attach_on("n2")).holder == "vm/1"
+
+
+async def test_another_run_of_the_holder_begins_anew(cluster: Replicated) -> None:
+    """A guest that died may have left a write on the way: the next run must not see it come and
+    go, so the graph of the former one is ended before. The same run finds it again."""
+
+    async def attach(run: int | None) -> Attachment:
+        request = AttachRequest(
+            project=PROJECT, name="v", holder="vm/1", node=NodeName("n1"), run=run
+        )
+        return await cluster.harness.call(ATTACH, request)
+
+    first = await attach(1)
+    assert (await attach(1)).epoch == (await attach(None)).epoch == first.epoch
+    await cluster.write("n1", 0, ONES)
+    second = await attach(2)
+    assert (second.epoch, second.run) == (first.epoch + 1, 2)
+    assert (await attach(None)).epoch == second.epoch
+    # It ended in order: there is nothing to compare.
+    assert await cluster.states() == {"n1": "in_sync", "n2": "in_sync"}

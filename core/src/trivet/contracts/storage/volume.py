@@ -134,11 +134,12 @@ class Attachment(Model):
     it is attached there with `size_bytes`. Socket and export stay as they are for the whole
     epoch: a graph that broke is made again behind them, as the next in `number`. `detaching`:
     the holder let go, the graph is still to be ended. `starved` says why writes find no space now
-    ('': they do)."""
+    ('': they do). `run`: the run of the holder that it was made for, if that was told."""
 
     holder: str
     node: str
     epoch: int
+    run: int | None = None
     number: int = 0
     socket: str | None = None
     export: str | None = None

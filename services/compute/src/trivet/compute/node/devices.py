@@ -106,6 +106,8 @@ class Devices:
             name=disk.volume,
             holder=holder_of(vm),
             node=NodeName(self._runtime.node),
+            # A guest that runs keeps what it has, whatever is on record of its runs.
+            run=vm.status.epoch + 1 if vm.status.runs_with is None else None,
         )
         try:
             attachment: Attachment = await self._runtime.client.call(ATTACH, request)

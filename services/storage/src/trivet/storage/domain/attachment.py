@@ -7,7 +7,9 @@ the former one out. An epoch is given out by compare-and-swap
 before anything is served under it, and never twice.
 
 A volume that storage holds itself, to repair it, is let go of in order as soon as somebody asks
-for it; who can't wait any more takes it all the same, as from a holder that died.
+for it; who can't wait any more takes it all the same, as from a holder that died. So is what
+another run of the same holder had: a guest that died may have writes on the way, which the next
+one must not see come and go.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ def attach(
     node: str,
     broken_epoch: int | None,
     *,
+    run: int | None = None,
     impatient: bool = False,
 ) -> Volume:
     """The volume held by `holder` on `node`; the same volume where it is so already. One that is
-    held for repair is let go of at first: it is then to be asked again (`impatient`: it is taken).
+    held for repair, or was by another `run` of the holder there, is let go of at first: it is then
+    to be asked again (`impatient`: it is taken).
 
     `broken_epoch` is that of an attachment that was seen gone or broken on its node. Raises
     `Refused(ATTACHED)`, `Refused(DELETING)`, `Retry(NOT_READY)`.
@@ -52,12 +56,16 @@ def attach(
     if volume.status.reverting is not None:
         detail = f"volume {name} goes back to a snapshot"
         raise Retry(NOT_READY, detail, retry_after_s=SOON_S)
-    if held is not None and held.node == node and not held.detaching:
-        if held.epoch != broken_epoch:
-            return volume
-        return with_attachment(volume, held.model_copy(update={"socket": None}))
+    if held is not None and held.node == node and held.holder == holder:
+        if run is not None and held.run != run:
+            if not impatient:
+                return detach(volume, holder)
+        elif not held.detaching:
+            if held.epoch != broken_epoch:
+                return volume
+            return with_attachment(volume, held.model_copy(update={"socket": None}))
     epoch = volume.status.epoch + 1
-    made = Attachment(holder=holder, node=node, epoch=epoch)
+    made = Attachment(holder=holder, node=node, epoch=epoch, run=run)
     return with_attachment(volume.with_status(epoch=epoch), made)
 
 

@@ -19,8 +19,8 @@ from trivet.storage.domain.attachment import attach as held_by
 from trivet.storage.parts import Parts
 
 ANSWER_BEFORE_S = 1.0
-LET_GO_S = 2.0
-"""How long storage itself may take to end a graph that it holds for repair."""
+LET_GO_S = 4.0
+"""How long a graph may take to end in order, one of whose members hangs."""
 
 
 def wire(service: Service, parts: Parts) -> None:
@@ -47,7 +47,7 @@ def wire(service: Service, parts: Parts) -> None:
 
 async def _hold(parts: Parts, request: AttachRequest, broken: int | None) -> Attachment:
     """The attachment of whoever asks, on record. Storage itself, which holds a volume to repair
-    it, is waited for a moment to let go in order, then it is taken."""
+    it, and a former run of the holder are waited for a moment to end in order, then it is taken."""
     key, holder = VOLUME.key(request.project, request.name), ""
     for impatient in (False, True):
         hold = partial(
@@ -55,13 +55,14 @@ async def _hold(parts: Parts, request: AttachRequest, broken: int | None) -> Att
             holder=request.holder,
             node=request.node,
             broken_epoch=broken,
+            run=request.run,
             impatient=impatient,
         )
         volume = await parts.volumes.mutate(key, hold)
         held = volume.status.attachment if volume is not None else None
         if held is None:
             raise not_found(VOLUME, request.name, request.project)
-        if held.holder == request.holder:
+        if held.holder == request.holder and request.run in (None, held.run):
             return held
         holder = held.holder
         await parts.volumes.wait_for(key, partial(_is_over, former=held), LET_GO_S)
