@@ -10,6 +10,7 @@ import pytest
 from trivet.contracts.errors import Refused, Retry
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Meta, Phase
+from trivet.contracts.storage.engine import ReplicaRecord
 from trivet.contracts.storage.volume import (
     Attachment,
     Graph,
@@ -33,7 +34,7 @@ from trivet.storage.domain.replication import (
     resynced,
     slots_of,
 )
-from trivet.storage.domain.volume_status import replica_on
+from trivet.storage.domain.volume_status import found, replica_on
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 G = Graph(epoch=3, number=1)
@@ -248,3 +249,25 @@ def test_a_volume_held_for_repair_is_let_go_of_and_then_taken() -> None:
         attach(asked.with_status(replicas=()), "vm/b", "n2", None, impatient=True)
     taken = attach(asked, "vm/b", "n2", None, impatient=True).status.attachment
     assert taken == Attachment(holder="vm/b", node="n2", epoch=4)
+
+
+@pytest.mark.parametrize(
+    ("others", "epoch", "served", "state"),
+    [
+        (("lost",), 0, 0, ReplicaState.IN_SYNC),
+        (("lost",), 3, 0, ReplicaState.STALE),
+        (("lost",), 3, 2, ReplicaState.STALE),
+        (("lost",), 3, 3, ReplicaState.IN_SYNC),
+        (("good",), 3, 3, ReplicaState.STALE),
+    ],
+    ids=["nobody wrote", "blank", "of an earlier epoch", "of the last epoch", "another is good"],
+)
+def test_a_blank_replica_never_takes_the_place_of_what_was_lost(
+    others: tuple[str, ...], epoch: int, served: int, state: ReplicaState
+) -> None:
+    given = volume(*others).with_status(epoch=epoch)
+    made = Replica(node="n9", disk="p", state=ReplicaState.CREATING)
+    record = ReplicaRecord(
+        volume=given.meta.id, pool=ResourceId("p-1"), size_bytes=1, generation=1, epoch=served
+    )
+    assert found(given, made, record, "p", NOW).state is state

@@ -88,14 +88,17 @@ def found(
 ) -> Replica:
     """The replica as its node finds it. One that was just made is in sync where it begins alike
     with the others and nobody has written to the volume yet; else it is to be brought in sync. An
-    empty one lacks all; one that was there before, and was served then, may lack anything."""
+    empty one lacks all; one that was there before, and was served then, may lack anything. Where
+    nobody is in sync it only stands for the volume if it was served in its last epoch: a blank
+    one never takes the place of what was lost."""
     seen = {"size_bytes": record.size_bytes, "used_bytes": record.used_bytes, "disk": disk}
     there = replica.model_copy(update=seen)
     if replica.state is not ReplicaState.CREATING:
         return there
     if replica.missing is Missing.NOTHING and volume.status.epoch == 0:
         return stated(there, ReplicaState.IN_SYNC, "", now)
-    if replica.missing is Missing.NOTHING and not in_sync(volume):
+    served_last = record.epoch > 0 and record.epoch >= volume.status.epoch
+    if replica.missing is Missing.NOTHING and served_last and not in_sync(volume):
         return stated(there, ReplicaState.IN_SYNC, "", now)
     empty = replica.missing is Missing.ALL and record.epoch == 0
     missing = Missing.ALL if empty else Missing.DIFFERENCES
