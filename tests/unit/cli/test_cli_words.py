@@ -413,14 +413,24 @@ def test_names_cannot_leave_their_place_in_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(404, Refused), (409, Refused), (500, Fatal), (503, Retry), (429, Retry)]
+    ("status", "after", "kind"),
+    [
+        (404, None, Refused),
+        (409, None, Refused),
+        (409, "7", Retry),
+        (500, None, Fatal),
+        (503, "7", Retry),
+        (503, None, Retry),
+        (429, "7", Retry),
+    ],
 )
-def test_replies_become_errors_again(status: int, kind: type[Exception]) -> None:
+def test_replies_become_errors_again(status: int, after: str | None, kind: type[Exception]) -> None:
+    """What says when to come again is to be asked again, whatever its status."""
     told = b'{"code": "volume.brand_new", "title": "New", "detail": "d", "hint": "h"}'
-    error = error_of(status, told, "7")
+    error = error_of(status, told, after)
     assert type(error) is kind
     assert (error.code.value, error.detail, error.hint) == ("volume.brand_new", "d", "h")
-    assert isinstance(error, Retry) == (error.retry_after_s == 7 and kind is Retry)
+    assert error.retry_after_s == (7 if after else None)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"{}", b"\xff", b'{"code": 5}'])

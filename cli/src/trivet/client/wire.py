@@ -87,6 +87,8 @@ def error_of(status: int, content: bytes, retry_after: str | None) -> TrivetErro
         code, errors, hint = INTERNAL, (), "is this the address of a Trivet gateway?"
         detail = f"the reply was {status}, without a problem document"
     after = float(retry_after) if retry_after and retry_after.isdigit() else None
-    if status in (429, 503):
+    # What says when to come again was not refused for good, whatever its status (a request
+    # whose first one is still at work has 409).
+    if status in (429, 503) or after is not None:
         return Retry(code, detail, hint=hint, errors=errors, retry_after_s=after)
     return (Fatal if status >= 500 else Refused)(code, detail, hint=hint, errors=errors)
