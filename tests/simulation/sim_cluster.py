@@ -66,6 +66,7 @@ class Cluster:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.guests = 0
+        self.runs = 0
         self.faults = 0
         self.lost = 0
 
@@ -139,7 +140,8 @@ class Cluster:
             return None
         for guest in [g for g in self.living if g.node is node]:
             await self._bury(guest)  # the same one is not run twice on a node
-        mine = await self._hold(name, self.guests + 1)
+        self.runs += 1
+        mine = await self._hold(name, self.runs)
         if mine is None:
             return None
         for _ in range(60):
