@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,16 @@ def lab() -> Iterator[Lab]:
     finally:
         made.down(log.info)
     assert left_of(made) == []
+
+
+@pytest.fixture(scope="module")
+def tiny(lab: Lab) -> str:
+    """The name of the tiny image in the lab, made as a person makes it."""
+    env = {**os.environ, **lab.client_env()}
+    command = (TOP / "trivet", "image", "build-tiny")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return "tiny"
 
 
 def left_of(lab: Lab) -> list[str]:

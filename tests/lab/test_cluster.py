@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, aclosing
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +36,6 @@ from trivet.testing.lab.writers import OWNER, Writer, differences
 
 pytestmark = pytest.mark.root
 
-TOP = Path(__file__).parents[2]
 NODES = ("n1", "n2", "n3")
 BOUND_S = 90.0
 WRITES = 6
@@ -54,11 +50,10 @@ log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
-def guest(lab: Lab) -> Vm:
+def guest(lab: Lab, tiny: str) -> Vm:
     """A guest on the node `HOME`."""
-    image(lab)
     spec = {
-        "image": "tiny",
+        "image": tiny,
         "memory_mib": 128,
         "placement": {"nodes": [HOME]},
         "nics": [{"network": "default"}],
@@ -70,14 +65,6 @@ def guest(lab: Lab) -> Vm:
             client.vms.get(GUEST)
     until(f"{GUEST} runs", lambda: vm(lab).status.power is Power.RUNNING, BOUND_S)
     return vm(lab)
-
-
-def image(lab: Lab) -> None:
-    """The tiny image, as a person makes it."""
-    env = {**os.environ, **lab.client_env()}
-    command = (TOP / "trivet", "image", "build-tiny")
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def vm(lab: Lab) -> Vm:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from trivet.host.layout import Layout
 from trivet.plugins.storage.node_process import daemons
+from trivet.testing.lab.console import Console, console_socket
 from trivet.testing.lab.node import LabNode
 
 pytestmark = pytest.mark.root
@@ -32,8 +33,9 @@ WRITTEN_MIB, ROOM_MIB = 40, 20
 class Node:
     """The instance, its command line, and its guest's console."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.root = root = layout.root
         self.env = {
             **os.environ,
             "TRIVET_ROOT": str(root),
@@ -66,39 +68,13 @@ class Node:
     def power(self) -> str:
         return str(self.show("vm", "a")["status"]["power"])
 
-    def console(self) -> socket.socket:
-        id_ = self.show("vm", "a")["meta"]["id"]
-        (path,) = self.root.glob(f"run/**/console/{id_}.sock")
-        made = socket.socket(socket.AF_UNIX)
-        made.connect(str(path))
-        return made
+    def console(self) -> Console:
+        return Console(console_socket(self.layout, self.show("vm", "a")["meta"]["id"]))
 
     def guest(self, command: str, seconds: float = 240) -> str:
         """What a command of the guest says; it must end well."""
         with self.console() as console:
-            return self.answer(console, command, seconds)
-
-    def answer(self, console: socket.socket, command: str, seconds: float = 240) -> str:
-        self.tell(console, command)
-        return self.heard(console, seconds)
-
-    def tell(self, console: socket.socket, command: str) -> None:
-        # The echo of the line must not look like its answer.
-        console.sendall(f"{command}; echo en''ded $?\n".encode())
-
-    def heard(self, console: socket.socket, seconds: float) -> str:
-        said, deadline = "", time.monotonic() + seconds
-        console.settimeout(1)
-        while "ended " not in said or (not said.endswith("\n") and "# " not in said[-12:]):
-            if time.monotonic() > deadline:
-                pytest.fail(f"the guest did not answer: {said[-500:]}")
-            try:
-                said += console.recv(65536).decode(errors="replace")
-            except TimeoutError:
-                continue
-        before, _, after = said.rpartition("ended ")
-        assert after.split()[0] == "0", said[-500:]
-        return before
+            return console.ask(command, seconds)
 
     def pool_folder(self, name: str) -> Path:
         id_ = self.show("pool", name)["meta"]["id"]
@@ -108,7 +84,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node(lab_node: LabNode) -> Iterator[Node]:
-    made = Node(lab_node.layout.root)
+    made = Node(lab_node.layout)
     try:
         name = json.loads(made.trivet("node", "list", "-o", "json"))
         node_name = (name["items"] if isinstance(name, dict) else name)[0]["meta"]["name"]
@@ -132,7 +108,7 @@ def test_a_guest_that_fills_its_pool_is_paused_until_there_is_room(node: Node) -
         os.posix_fallocate(file.fileno(), 0, stat.f_bavail * stat.f_frsize - ROOM_MIB * MIB)
     with node.console() as console:
         write = f"dd if=/dev/zero bs=1M count={WRITTEN_MIB} 2>/dev/null | tr '\\0' x"
-        node.tell(console, f"{write} | tee /dev/vdb | md5sum; sync")
+        console.tell(f"{write} | tee /dev/vdb | md5sum; sync")
         node.until("the guest is paused", lambda: node.power() == "paused")
 
         def told() -> bool:
@@ -144,7 +120,8 @@ def test_a_guest_that_fills_its_pool_is_paused_until_there_is_room(node: Node) -
         assert (space["status"], space["reason"]) == ("false", "PoolFull")
         ballast.unlink()
         node.until("it runs on", lambda: node.power() == "running")
-        written = node.heard(console, 300)
+        written, code = console.heard(300)
+    assert code == 0, written
     drop, errors = "echo 3 >/proc/sys/vm/drop_caches", "dmesg | grep -c 'I/O error' || true"
     read = node.guest(f"{drop}; head -c {WRITTEN_MIB * MIB} /dev/vdb | md5sum; {errors}")
     digest = [word for word in written.split() if len(word) == 32]
@@ -160,11 +137,11 @@ def test_a_killed_server_of_a_disk_comes_back_behind_the_guest(node: Node, progr
     (folder,) = node.root.glob("run/**/qemu-block")
     writes = "dd if=/dev/zero of=/dev/vdb bs=64k count=8 seek=$((n*8)) conv=fsync 2>/dev/null"
     with node.console() as console:
-        node.tell(console, f"n=0; while [ $n -lt 40 ]; do {writes} || exit 1; n=$((n+1)); done")
+        console.tell(f"n=0; while [ $n -lt 40 ]; do {writes} || exit 1; n=$((n+1)); done")
         mine = [d for d in daemons(program, folder) if volume["meta"]["id"] in " ".join(d.argv)]
         assert len(mine) == 1
         os.kill(mine[0].pid, signal.SIGKILL)
-        node.heard(console, 240)
+        assert console.heard(240)[1] == 0
     node.until("it runs", lambda: node.power() == "running")
     assert node.show("volume", "a-data")["status"]["attachment"]["epoch"] == epoch
     assert node.guest("dmesg | grep -c 'I/O error' || true").split()[-1] == "0"

@@ -65,8 +65,8 @@ def drawn(seed: int, count: int, nodes: Sequence[str]) -> list[NodeFault]:
     return found[:count]
 
 
-def strike(lab: Lab, fault: NodeFault) -> None:
-    """Let it befall the node, and end it."""
+def strike(lab: Lab, fault: NodeFault, nets: Sequence[str] = NETS) -> None:
+    """Let it befall the node, and end it. Cuts are of `nets` alone."""
     node, others = fault.node, [n for n in lab.plan.names if n != fault.node]
     match fault.what:
         case What.KILL:
@@ -74,12 +74,12 @@ def strike(lab: Lab, fault: NodeFault) -> None:
         case What.PAUSE:
             lab.pause(node)
         case What.CUT:
-            lab.cut(node, one_way=False)
+            lab.cut(node, (), nets, one_way=False)
         case What.DEAF:
-            lab.cut(node, others, NETS, one_way=True)
+            lab.cut(node, others, nets, one_way=True)
         case What.MUTE:
             for other in others:
-                lab.cut(other, [node], NETS, one_way=True)
+                lab.cut(other, [node], nets, one_way=True)
         case What.CLOCK:
             lab.clock(node, 3600 if fault.seconds > 4 else -3600)
     time.sleep(fault.seconds)

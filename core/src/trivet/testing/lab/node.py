@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from trivet.host.units import units_of
 from trivet.runtime.inside import PREFIX
 from trivet.runtime.settings import Settings, load_settings
 from trivet.testing.lab.bus import bus_inventory
+from trivet.testing.lab.console import Console, console_socket
 from trivet.testing.lab.inventory import Inventory
 from trivet.testing.lab.machine import insides, machine, pids_for
 from trivet.testing.lab.schedule import Part
@@ -200,24 +200,9 @@ class LabNode:
 
     def console(self, guest: Guest, command: str, seconds: float = 20) -> str:
         """What a command prints on the serial console of a guest that waits at its shell."""
-        folder = self.layout.run / "compute/libvirt/console"
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(seconds)
-            line.connect(str(folder / f"{guest.id}.sock"))
-            mark = f"{time.monotonic_ns():x}"
-            # The marks are put together by the shell: the echo of the command has none.
-            line.sendall(f"\necho '<'{mark}; {command}; echo {mark}'>'\n".encode())
-            said = b""
-            while f"{mark}>".encode() not in said:
-                try:
-                    more = line.recv(65536)
-                except TimeoutError as error:
-                    raise NotInTime(f"{guest.name} does not answer {command!r}") from error
-                if not more:
-                    raise NotInTime(f"the console of {guest.name} closed")
-                said += more
-        text = said.decode(errors="replace").replace("\r", "")
-        return text.partition(f"<{mark}\n")[2].partition(f"{mark}>")[0].strip()
+        with Console(console_socket(self.layout, guest.id)) as console:
+            console.tell(command)
+            return console.heard(seconds)[0]
 
     # --- its parts ---------------------------------------------------------------------------
 
