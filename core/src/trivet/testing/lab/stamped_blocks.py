@@ -30,8 +30,9 @@ def writer(device: str, first: int) -> str:
     sectors = BLOCK // SECTOR
     stamped = f"printf '%{SECTOR}d' " + " ".join(["$n"] * sectors)
     place = f"seek=$((n%{BLOCKS}*{STRIDE}))"
+    failed = FAILED.replace("-", "'-'")  # what is typed is shown, too, and tells of no failure
     write = f"dd of={device} bs={BLOCK} {place} iflag=fullblock conv=notrunc,fsync 2>/dev/null"
-    turn = f"{stamped} | {write} || {{ echo {FAILED}; break; }}; printf 'acked %08d.\\n' $n"
+    turn = f"{stamped} | {write} || {{ echo {failed}; break; }}; printf 'acked %08d.\\n' $n"
     return f"(n={first}; while :; do {turn}; n=$((n+1)); done) & writer=$!"
 
 
