@@ -33,7 +33,7 @@ FOUND_BY: dict[str, int] = {
     "a server outlives its client in the same epoch": 175,
     "nobody is suspect after an unclean end": 1,
     "a suspect is read": 34,
-    "a suspect is chosen while the other is silent": 412,
+    "a suspect is chosen while the other is silent": 1092,
     "a graph is not recorded as begun": 0,
     "every end is taken for one in order": 83,
     "a host that started again is believed": 89,
@@ -46,7 +46,7 @@ FOUND_BY: dict[str, int] = {
     "a copy does not keep the order with writes": 118,
     "an earlier copy is believed when a member comes again": 5,
     "differences are found and not copied": 0,
-    "a member is read before it has everything": 36,
+    "a member is read before it has everything": 1185,
     "a replica is recorded in sync that is no member": 0,
 }
 """Seeds that have found them."""

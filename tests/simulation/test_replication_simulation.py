@@ -66,6 +66,7 @@ def test_a_planted_bug_is_found(name: str) -> None:
 
 FOUND = {
     2532: "a guest's next run saw a write of the former one come, and go with its replica",
+    13847: "a host that started again after its replica came back was believed",
     1350: "the judge held a flush to writes that had been lost with the power before",
 }
 

@@ -25,6 +25,7 @@ from trivet.storage.domain.attachment import attach, detach
 from trivet.storage.domain.new_graph import begin_graph
 from trivet.storage.domain.replication import (
     REPAIR,
+    admitted,
     begin_resync,
     compared,
     graph_ended,
@@ -271,3 +272,11 @@ def test_a_blank_replica_never_takes_the_place_of_what_was_lost(
         volume=given.meta.id, pool=ResourceId("p-1"), size_bytes=1, generation=1, epoch=served
     )
     assert found(given, made, record, "p", NOW).state is state
+
+
+def test_a_replica_that_comes_back_tells_which_run_of_its_host_it_is() -> None:
+    """Or a later start of that host would not be seen, or this one be taken for a later one."""
+    came = admitted(volume("good", "coming"), G, "n2", "b2")
+    assert [r.boot for r in came.status.replicas] == ["b1", "b2"]
+    other = Graph(epoch=G.epoch, number=G.number + 1)
+    assert admitted(came, other, "n2", "b3") == came

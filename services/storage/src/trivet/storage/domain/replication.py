@@ -90,6 +90,14 @@ def begin_resync(volume: Volume, graph: Graph, node: str, now: datetime) -> Volu
     return with_replica(volume, node, lambda r: r.model_copy(update=changes))
 
 
+def admitted(volume: Volume, graph: Graph, node: str, boot: str) -> Volume:
+    """The volume with its replica on `node` about to be a member of `graph`: which run of its
+    host's kernel that is tells later whether it has lost what it was told since."""
+    if graph_of(volume) != graph or replica_on(volume, node) is None:
+        return volume
+    return with_replica(volume, node, lambda r: r.model_copy(update={"boot": boot}))
+
+
 def resynced(volume: Volume, graph: Graph, node: str, now: datetime) -> Volume:
     """The volume with its replica on `node` in sync: it has got all it missed, which is on its
     disk, and every write since it was admitted to `graph`, where it still is."""

@@ -21,6 +21,7 @@ from trivet.storage.domain import attachment
 from trivet.storage.domain import graph_plan as do
 from trivet.storage.domain.new_graph import begin_graph
 from trivet.storage.domain.replication import (
+    admitted,
     begin_resync,
     compared,
     graph_ended,
@@ -196,6 +197,9 @@ class GraphEffects:
     async def _admit(self, volume: Volume, graph: Graph, node: str) -> None:
         await self._comparisons.forget(volume.meta.id, node)
         served = await self._hosts.serve(volume.meta.id, graph.epoch, node, self._serve_s)
+        after = await self._write(volume, lambda v: admitted(v, graph, node, served.boot))
+        if graph_of(after) != graph:
+            return
         await self._engine.admit(volume.meta.id, served)
 
     async def _record_in_sync(self, volume: Volume, graph: Graph, node: str) -> None:
