@@ -18,7 +18,7 @@ from trivet.contracts.compute.hypervisor import (
 from trivet.contracts.compute.vm import Power
 from trivet.contracts.errors import NOT_SUPPORTED, Refused
 from trivet.plugins.compute import cpu_groups
-from trivet.testing.suites.hypervisor import boot, see
+from trivet.testing.suites.hypervisor import boot, reach, see
 
 pytestmark = pytest.mark.root
 
@@ -57,6 +57,7 @@ async def test_processors_are_shared_out_by_the_kernel(weighed: LibvirtBench) ->
     await weighed.lose()
     os.kill(pid, signal.SIGKILL)
     await weighed.restore()
+    await reach(weighed, there=True)
     await see(weighed, ID, lambda s: s.power is Power.STOPPED)
     await driver.undefine(ID)
     assert not guest.exists()
