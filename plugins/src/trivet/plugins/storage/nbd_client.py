@@ -11,7 +11,6 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from trivet.contracts.errors import DRIVER_FAILED, Fatal
 
@@ -78,14 +77,9 @@ class NbdClient:
 async def nbd(server: dict[str, str], export: str, *, timeout_s: float) -> AsyncIterator[NbdClient]:
     """A client of that export at that server (in QEMU's words), for at most that time.
     Raises `Fatal` for whatever goes wrong within."""
-    dial: Any
-    if server["type"] == "unix":
-        dial = asyncio.open_unix_connection(server["path"])
-    else:
-        dial = asyncio.open_connection(server["host"], int(server["port"]))
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await dial
+            reader, writer = await _dial(server)
             client = NbdClient(reader, writer)
             try:
                 await client.handshake(export)
@@ -98,17 +92,19 @@ async def nbd(server: dict[str, str], export: str, *, timeout_s: float) -> Async
 
 async def greets(server: dict[str, str], *, timeout_s: float) -> bool:
     """Whether a server says who it is to a new client within that time."""
-    dial: Any
-    if server["type"] == "unix":
-        dial = asyncio.open_unix_connection(server["path"])
-    else:
-        dial = asyncio.open_connection(server["host"], int(server["port"]))
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await dial
+            reader, writer = await _dial(server)
             try:
                 return bool(await reader.readexactly(len(MAGIC)) == MAGIC)
             finally:
                 writer.close()
     except (OSError, TimeoutError, EOFError):
         return False
+
+
+async def _dial(server: dict[str, str]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a server, as QEMU names it. Raises `OSError`."""
+    if server["type"] == "unix":
+        return await asyncio.open_unix_connection(server["path"])
+    return await asyncio.open_connection(server["host"], int(server["port"]))
