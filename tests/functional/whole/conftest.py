@@ -19,6 +19,7 @@ from trivet.gateway.limits import Limits
 from trivet.gateway.server import serve
 from trivet.network.bootstrap import bootstrap as network
 from trivet.runtime.settings import GatewaySettings
+from trivet.runtime.streams import Dialer
 from trivet.security.bootstrap import bootstrap as security
 from trivet.storage.bootstrap import bootstrap as storage
 from trivet.testing.fakes import plugin
@@ -64,7 +65,7 @@ async def running_node(folder: Path, limits: Limits = NO_BOUNDS) -> AsyncIterato
         for name, bootstrap in SERVICES.items():
             await harness.start(name, bootstrap)
         bus = MemoryBus(harness.broker, "gateway")
-        gateway = Gateway(bus, MemoryStore(bus, "gateway"), clock, limits)
+        gateway = Gateway(bus, MemoryStore(bus, "gateway"), clock, limits, dialer=Dialer("n1"))
         listener = socket.create_server(("127.0.0.1", 0))
         address, stop = f"127.0.0.1:{listener.getsockname()[1]}", asyncio.Event()
         serving = asyncio.create_task(serve(gateway, GatewaySettings(), listener, stop))
