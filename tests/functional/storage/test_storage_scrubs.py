@@ -43,7 +43,7 @@ class Scrubbed(Storage):
 @pytest.fixture
 async def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scrubbed]:
     # What is stale stays so, to be looked at.
-    monkeypatch.setattr(healing, "LOOK_S", 60.0)
+    monkeypatch.setattr(healing, "SURVEY_S", 60.0)
     settings = {**NAMES, "scrub_bytes_per_s": 10**12}
     configs = {"fake-engine": {"pool_bytes": 10 * GIB}}
     async with Harness(tmp_path, plugins=(fakes,), storage=settings, configs=configs) as harness:

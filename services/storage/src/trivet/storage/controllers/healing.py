@@ -1,20 +1,25 @@
 """The duty of the leader towards replicas that hosts and disks fail: as `domain/healing` plans.
 
-All volumes are judged together, for what begins first is decided over all of them. What a plan
-says is recorded only if it still says so of the volume as it is in the store by then. Space is
-promised before a replica is recorded, and given back after it was removed.
+A volume is judged when it changes, and for as long as something is planned for it; a survey of
+all finds the others whose time has come, or whose host or disk has changed. All that have a plan
+are looked at together, for what begins first is decided over all of them. What a plan says is
+recorded only if it still says so of the volume as it is in the store by then. Space is promised
+before a replica is recorded, and given back after it was removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
+from trivet.contracts.errors import Retry
 from trivet.contracts.storage.pool import Pool
 from trivet.contracts.storage.volume import Missing, Replica, ReplicaState, Volume
 from trivet.runtime.collection import Collection
+from trivet.runtime.pace import paced
 from trivet.runtime.service import Service
 from trivet.storage.controllers.places import PlacesWatch
 from trivet.storage.domain import healing as do
@@ -32,9 +37,8 @@ from trivet.storage.ledgers import Ledgers
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+SURVEY_S = 5.0
 APART_S = 0.2
-FAILED_S = 2.0
 
 
 class Healer:
@@ -56,31 +60,73 @@ class Healer:
         self._pools = pools
         self._ledgers = ledgers
         self._watch = watch
+        self._due: set[str] = set()
         self._woken = asyncio.Event()
-        volumes.on_change(lambda key: self._woken.set())
+        self._turned = asyncio.Event()
+        volumes.on_change(self._wake)
         pools.on_change(lambda key: self._woken.set())
-        watch.on_change(self._woken.set)
+        watch.on_change(self._turned.set)
+
+    def _wake(self, *keys: str) -> None:
+        self._due.update(keys)
+        self._woken.set()
 
     async def run(self) -> None:
-        """Look when woken, and from time to time, until cancelled."""
+        """Survey all and look at what is due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._survey())
+            group.create_task(self._heal())
+
+    async def _survey(self) -> None:
+        """Find whom time or its place has given a plan, or another word to say of itself: in a
+        hurry at first and when a host or disk has turned, else at leisure."""
+        hurry = True
         while True:
+            self._turned.clear()
+            self._wake(*[key async for key in self._surveyed(hurry) if self._is_to_do(key)])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if self._turned.is_set() else SURVEY_S):
+                    await self._turned.wait()
+            hurry = self._turned.is_set()
+
+    async def _surveyed(self, hurry: bool) -> AsyncGenerator[str, None]:
+        """All keys; a survey at leisure ends where a turn asks for one in a hurry."""
+        async for key in paced(self._volumes.keys(), self._clock, hurry=hurry):
+            if self._turned.is_set() and not hurry:
+                return
+            yield key
+
+    def _is_to_do(self, key: str) -> bool:
+        volume = self._volumes.by_key(key)
+        return volume is not None and bool(self._plan(volume) or self._untold(volume))
+
+    def _plan(self, volume: Volume) -> tuple[do.Heal, ...]:
+        return do.plan(volume, self._watch.places, self._policy, self._clock.now())
+
+    async def _heal(self) -> None:
+        while True:
+            await self._woken.wait()
             self._woken.clear()
-            await self.look()
+            keys, self._due = self._due, set()
             try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+                await self.look(keys)
+            except Retry as error:
+                log.info("healing waits: %s", error)
+                self._due |= keys
             await self._clock.sleep(APART_S)
 
-    async def look(self) -> None:
-        """Judge all volumes, and do what their plans say."""
-        volumes, now = self._volumes.list(), self._clock.now()
-        plans = [(v, do.plan(v, self._watch.places, self._policy, now)) for v in volumes]
+    async def look(self, keys: Iterable[str]) -> None:
+        """Judge those volumes, and do what their plans say; what is planned stays due."""
+        volumes = [v for v in map(self._volumes.by_key, sorted(keys)) if v is not None]
         for volume in volumes:
             await self._tell(volume)
-        loads, repairs = do.loads(volumes), do.repairs(volumes)
-        for volume, actions in do.in_order((v, a) for v, a in plans if a):
+        plans = [(v, actions) for v in volumes if (actions := self._plan(v))]
+        if not plans:
+            return
+        self._due.update(self._volumes.key_of(v) for v, _ in plans)
+        everything = self._volumes.list()
+        loads, repairs = do.loads(everything), do.repairs(everything)
+        for volume, actions in do.in_order(plans):
             for action in actions:
                 match action:
                     case do.Add(why):
@@ -105,19 +151,24 @@ class Healer:
 
     def _still(self, volume: Volume, action: do.Heal) -> bool:
         """Whether the volume, as it is now, is still planned so."""
-        return action in do.plan(volume, self._watch.places, self._policy, self._clock.now())
+        return action in self._plan(volume)
+
+    def _told(self, current: Volume) -> Volume:
+        """The volume with what is to be said of its redundancy now; itself where that is said."""
+        if current.meta.deleting_at is not None or not current.status.replicas:
+            return current
+        now = self._clock.now()
+        about = do.condition(current, self._watch.places, self._policy, now)
+        return told_redundancy(current, about, now)
+
+    def _untold(self, volume: Volume) -> bool:
+        return self._told(volume) is not volume
 
     async def _tell(self, volume: Volume) -> None:
-        if volume.meta.deleting_at is not None or not volume.status.replicas:
-            return
-        now, places = self._clock.now(), self._watch.places
-
         def told(current: Volume) -> Volume:
-            if current.meta.id != volume.meta.id:
-                return current
-            return told_redundancy(current, do.condition(current, places, self._policy, now), now)
+            return self._told(current) if current.meta.id == volume.meta.id else current
 
-        if told(volume) is not volume:
+        if self._untold(volume):
             await self._volumes.mutate(self._volumes.key_of(volume), told)
 
     async def _state(
