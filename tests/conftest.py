@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run the long campaigns")
     parser.addoption("--seed", type=int, default=1, help="from which a campaign is drawn")
     parser.addoption("--kills", type=int, default=50, help="how many points a kill campaign has")
+    parser.addoption("--first", type=int, default=1, help="begin with this one of them")
     parser.addoption(
         "--point", action="append", help="do this point of the kill campaign (storage@create+0.73)"
     )

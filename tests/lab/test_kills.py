@@ -1,6 +1,7 @@
 """Kill -9 of one part after the other, in the middle of work: all converges, nothing is left.
 
-A run has a short sample; `--soak` has `--kills` points from `--seed`. `--point` does one again.
+A run has a short sample; `--soak` has `--kills` points from `--seed`, and with `--first` those from
+that one on: a campaign can be done in pieces. `--point` does one again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     words = option("--point") or SAMPLE
     points = [Point.parse(word) for word in words]
     if option("--soak") and not option("--point"):
-        points = list(itertools.islice(campaign(option("--seed")), option("--kills")))
+        points = list(
+            itertools.islice(campaign(option("--seed")), option("--first") - 1, option("--kills"))
+        )
     metafunc.parametrize("point", points, ids=str)
 
 
