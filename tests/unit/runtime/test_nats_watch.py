@@ -1,14 +1,13 @@
 """A watch says that all was told only when it has come to what the stream's leader has."""
 
-import base64
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 
 from trivet.runtime.nats_link import ApiError
-from trivet.runtime.nats_store import NO_MESSAGE, NatsStore
-from trivet.runtime.nats_tail import Delivery
+from trivet.runtime.nats_store import NatsStore
+from trivet.runtime.nats_tail import NO_MESSAGE, Delivery
 from trivet.runtime.store import Change, Synced
 
 SUBJECT = "$KV.b.>"
@@ -28,7 +27,7 @@ class Leader:
         seq = self._newest.pop(0) if len(self._newest) > 1 else self._newest[0]
         if seq == 0:
             raise ApiError(404, NO_MESSAGE, "no message found")
-        return {"message": {"seq": seq, "data": base64.b64encode(b"x").decode()}}
+        return {"message": {"seq": seq, "time": "2026-01-01T00:00:00.123456789Z"}}
 
 
 class Life:

@@ -23,7 +23,7 @@ from trivet.contracts.event import STREAM
 from trivet.runtime.bus import Callback, Handler, Message, StreamMessage
 from trivet.runtime.handlers import Handlers
 from trivet.runtime.nats_link import ApiError, Hook, Link, translate
-from trivet.runtime.nats_tail import consumer, from_sequence, last_sequence, lives
+from trivet.runtime.nats_tail import consumer, from_sequence, last_sequence, lives, newest
 
 log = logging.getLogger(__name__)
 
@@ -164,19 +164,26 @@ class NatsBus:
         return await last_sequence(self.link, STREAM)
 
     async def find_event(self, subject: str, message_id: str, *, since: datetime) -> int | None:
-        """The sequence number of the event of that id, appended at `since` or later."""
+        """The sequence number of the event of that id, appended at `since` or later.
+
+        "It is not there" is said only by a server that has come to what the leader has: one that
+        was away would say it of an event that was told, and have it told twice.
+        """
+        last = await newest(self.link, STREAM, subject)
+        if last.seq == 0 or last.at < since:
+            return None
         start = {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
-        async with consumer(self.link, STREAM, subject, start, headers_only=True) as life:
-            if life.waiting == 0:
-                return None
-            async with aclosing(life.deliveries()) as deliveries:
-                async for step in deliveries:
-                    if step is None:
-                        return None
-                    if step.headers.get(MESSAGE_ID_HEADER) == message_id:
-                        return step.seq
-                    if step.pending == 0:
-                        return None
+        async with (
+            consumer(self.link, STREAM, subject, start, headers_only=True) as life,
+            aclosing(life.deliveries()) as deliveries,
+        ):
+            async for step in deliveries:
+                if step is None:
+                    break  # all that this server has was told, and it is not what its leader has
+                if step.headers.get(MESSAGE_ID_HEADER) == message_id:
+                    return step.seq
+                if step.seq >= last.seq:
+                    return None
         raise Retry(UNAVAILABLE, f"the search for {message_id} broke off")
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:

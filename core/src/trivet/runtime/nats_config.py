@@ -83,7 +83,7 @@ def permissions(identity: str) -> dict[str, Any]:
     publish += [f"{SUBJECT_PREFIX}.{identity}.>", f"{BEAT_PREFIX}.{identity}.>"]
     publish += _reads(STREAM)
     if identity in BUCKET_OWNERS:
-        publish += [f"$KV.{identity}.>", f"$JS.API.STREAM.MSG.GET.{stream_of(identity)}"]
+        publish += [f"$KV.{identity}.>"]
         publish += _reads(stream_of(identity))
     if identity == ANSWERS_BUCKET:
         stream = stream_of(ANSWERS_BUCKET)
@@ -99,9 +99,11 @@ def permissions(identity: str) -> dict[str, Any]:
 
 
 def _reads(stream: str) -> list[str]:
-    """What following a stream takes: its state, a consumer, and the flow control of one."""
+    """What following a stream takes: its state, what its leader has as the newest, a consumer,
+    and the flow control of one."""
     return [
         f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}.>",
         f"$JS.FC.{stream}.>",
     ]

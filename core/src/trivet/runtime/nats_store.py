@@ -28,7 +28,15 @@ from trivet.contracts.errors import CONFLICT, Refused, Retry
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_config import stream_of
 from trivet.runtime.nats_link import NOT_FOUND, ApiError, Link, translate
-from trivet.runtime.nats_tail import LAST_PER_SUBJECT, Consumer, Delivery, last_sequence, lives
+from trivet.runtime.nats_tail import (
+    LAST_PER_SUBJECT,
+    NO_MESSAGE,
+    Consumer,
+    Delivery,
+    last_sequence,
+    lives,
+    newest,
+)
 from trivet.runtime.store import Change, Entry, Synced
 from trivet.runtime.subjects import filter_of
 
@@ -149,8 +157,8 @@ class NatsStore:
         vanished. So it must have come to what the stream's leader has as the newest.
         """
         missing, synced, reached = set(known), False, 0
-        newest = await self._newest(subject)
-        if life.waiting == 0 and newest == 0:
+        leader_has = (await newest(self._link, self._stream, subject)).seq
+        if life.waiting == 0 and leader_has == 0:
             for change in _vanished(missing, known, life.last_seq):
                 yield change
             synced = True
@@ -166,25 +174,14 @@ class NatsStore:
                         yield change
                 if synced or (step is not None and step.pending > 0):
                     continue
-                if step is None and reached < newest:
-                    newest = await self._newest(subject)  # a marker may have faded meanwhile
-                if reached >= newest:
+                if step is None and reached < leader_has:
+                    # A marker may have faded meanwhile.
+                    leader_has = (await newest(self._link, self._stream, subject)).seq
+                if reached >= leader_has:
                     for change in _vanished(missing, known, life.last_seq):
                         yield change
                     synced = True
                     yield Synced()
-
-    async def _newest(self, subject: str) -> int:
-        """The newest revision of all keys of a subject, from the leader; 0: there is none."""
-        try:
-            found = await self._link.api(
-                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject}
-            )
-        except ApiError as error:
-            if error.status == NOT_FOUND and error.number == NO_MESSAGE:
-                return 0
-            raise translate(error, self._stream) from error
-        return int(found["message"]["seq"])
 
     async def _write(
         self, key: str, value: bytes, expected: int, headers: Mapping[str, str] | None = None
@@ -213,9 +210,6 @@ class NatsStore:
 
     def __repr__(self) -> str:
         return f"<NatsStore {self._bucket}>"
-
-
-NO_MESSAGE = 10037
 
 
 def _change(key: str, step: Delivery) -> Change:

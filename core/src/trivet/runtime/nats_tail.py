@@ -14,12 +14,13 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.msg import Msg
 
 from trivet.contracts.errors import Fatal, Retry
-from trivet.runtime.nats_link import ApiError, Link, translate
+from trivet.runtime.nats_link import NOT_FOUND, ApiError, Link, translate
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ INACTIVE_S = 10.0
 AGAIN_FIRST_S = 0.1
 AGAIN_LAST_S = 2.0
 _NS = 1_000_000_000
+NO_MESSAGE = 10037
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 LAST_PER_SUBJECT: Mapping[str, Any] = {"deliver_policy": "last_per_subject"}
 
@@ -173,6 +176,27 @@ async def _stream_info(link: Link, stream: str) -> dict[str, Any]:
 async def last_sequence(link: Link, stream: str) -> int:
     """The sequence number of the stream's newest message; 0 where there was none yet."""
     return int((await _stream_info(link, stream))["state"]["last_seq"])
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest message of a subject as the stream's leader has it; `seq` 0: there is none."""
+
+    seq: int
+    at: datetime = NEVER
+
+
+async def newest(link: Link, stream: str, subject: str) -> Newest:
+    """What the leader has. A consumer may be on a server that was away and has not caught up:
+    only one that delivered this has told all that there was."""
+    try:
+        found = await link.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except ApiError as error:
+        if error.status == NOT_FOUND and error.number == NO_MESSAGE:
+            return Newest(0)
+        raise translate(error, stream) from error
+    message = found["message"]
+    return Newest(int(message["seq"]), datetime.fromisoformat(message["time"]))
 
 
 async def lives(
