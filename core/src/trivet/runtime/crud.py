@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -143,16 +143,37 @@ class CrudHandlers(Generic[ResourceT]):
 
     async def _claim(self, before: ResourceT | None, after: ResourceT) -> None:
         """Claim what it takes of its project's quotas, where that is more than before."""
+        if any(more > 0 for more in self._grows(before, after)):
+            await self._tell_claim(after, stored=False)
+
+    async def _claimed(self, before: ResourceT, after: ResourceT) -> None:
+        """It is stored: what it takes less than before is free for others. What is missed here
+        the security service finds."""
+        if any(more < 0 for more in self._grows(before, after)):
+            with contextlib.suppress(TrivetError):
+                await self._tell_claim(after, stored=True)
+
+    def _grows(self, before: ResourceT | None, after: ResourceT) -> Iterator[int]:
+        """How much more of each limit it takes than before."""
         takes = self._kind.takes
         if takes is None or after.meta.project is None:
             return
-        amounts = dict(takes(after))
-        if before is not None and dict(takes(before)) == amounts:
-            return
-        await self._service.runtime.client.call(
-            CLAIM,
-            ClaimRequest(project=after.meta.project, resource=after.meta.id, amounts=amounts),
+        had = takes(before) if before is not None else {}
+        for name, amount in takes(after).items():
+            yield amount - had.get(name, 0)
+
+    async def _tell_claim(self, resource: ResourceT, *, stored: bool) -> None:
+        takes, project = self._kind.takes, resource.meta.project
+        assert takes is not None
+        assert project is not None
+        request = ClaimRequest(
+            project=project,
+            resource=resource.meta.id,
+            amounts=dict(takes(resource)),
+            generation=resource.meta.generation,
+            stored=stored,
         )
+        await self._service.runtime.client.call(CLAIM, request)
 
     async def _give_back(self, never_made: ResourceT) -> None:
         """A claim that came to nothing; what is missed here the security service finds."""
@@ -201,7 +222,9 @@ class CrudHandlers(Generic[ResourceT]):
             try:
                 after = await self._hooks.admit(before, self._patched(before, request))
                 await self._claim(before, after)
-                return self._hooks.shown(await self._all.write(before, after))
+                written = await self._all.write(before, after)
+                await self._claimed(before, after)
+                return self._hooks.shown(written)
             except Refused as error:
                 if error.code is not CONFLICT:
                     raise

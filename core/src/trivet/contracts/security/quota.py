@@ -39,10 +39,11 @@ class Quotas(Model):
 
 
 class QuotaClaim(Model):
-    """What one resource takes, and since when it is claimed (UTC)."""
+    """What one resource takes, for which generation of it at the latest, and since when (UTC)."""
 
     amounts: dict[str, int]
     at: datetime
+    generation: int = 1
 
 
 class Ledger(Model):

@@ -6,12 +6,18 @@ from trivet.contracts.model import Model, Name, ResourceId
 
 
 class ClaimRequest(Model):
-    """All that `resource` takes from now on; an earlier claim of its is replaced. Nothing at
-    all (`{}`) gives back."""
+    """All that `resource` takes with the spec of that generation. Nothing at all (`{}`) gives back.
+
+    Before the spec is `stored` this only adds to what the resource has claimed: of two who change
+    it at once, who fails must not give back what the other one takes. Once it is stored the claim
+    is exactly this, unless somebody claimed for a later generation meanwhile.
+    """
 
     project: Name
     resource: ResourceId
     amounts: dict[str, int]
+    generation: int = 1
+    stored: bool = False
 
 
 class ClaimResponse(Model):

@@ -17,10 +17,9 @@ from trivet.contracts.event import CloudEvent
 from trivet.contracts.model import ResourceId
 from trivet.contracts.resource import Amounts
 from trivet.contracts.security.identity import Project
-from trivet.contracts.security.quota import Ledger
 from trivet.runtime.reconcile import Reconciler
 from trivet.runtime.service import Runtime
-from trivet.security.domain.quotas import mended
+from trivet.security.domain.quotas import mended, without
 from trivet.security.ledgers import Ledgers
 from trivet.security.parts import People
 
@@ -70,7 +69,7 @@ class QuotaSweep:
         if not event.type.endswith(".deleted.v1") or project is None:
             return
         if self._ledgers.project_of(event.data.id) == project:
-            await self._ledgers.change(project, partial(_without, resource=event.data.id))
+            await self._ledgers.change(project, partial(without, resource=event.data.id))
 
     def _changed(self, key: str) -> None:
         """Look when limits may have changed, not at every word of a project's status."""
@@ -113,7 +112,3 @@ class QuotaSweep:
             cursor = page.cursor
             if cursor is None:
                 return found
-
-
-def _without(ledger: Ledger, resource: ResourceId) -> Ledger:
-    return Ledger(claims={k: v for k, v in ledger.claims.items() if k != resource})

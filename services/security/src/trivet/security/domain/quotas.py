@@ -30,20 +30,17 @@ def claimed(
     quotas: Quotas,
     project: str,
     resource: ResourceId,
-    amounts: Amounts,
-    now: datetime,
+    claim: QuotaClaim,
 ) -> Ledger:
-    """The ledger with the claim in the place of an earlier one.
+    """The ledger with the claim added to an earlier one of the resource.
 
     Raises `Refused(QUOTA)` where that takes more than there is, unless it takes no more than
     before: who is over a limit that was lowered may always take less.
     """
     old = ledger.claims.get(resource)
-    others = {k: v for k, v in ledger.claims.items() if k != resource}
-    if not amounts:
-        return Ledger(claims=others)
-    used = usage(Ledger(claims=others))
     before = old.amounts if old else {}
+    amounts = {name: max(n, before.get(name, 0)) for name, n in {**before, **claim.amounts}.items()}
+    used = usage(without(ledger, resource))
     errors = tuple(
         FieldError(
             where=name,
@@ -62,7 +59,23 @@ def claimed(
             hint="delete something there, or ask for a higher quota",
             errors=errors,
         )
-    return Ledger(claims={**others, resource: QuotaClaim(amounts=dict(amounts), at=now)})
+    latest = max(claim.generation, old.generation if old else 0)
+    made = QuotaClaim(amounts=amounts, at=claim.at, generation=latest)
+    return Ledger(claims={**ledger.claims, resource: made})
+
+
+def stored(ledger: Ledger, resource: ResourceId, claim: QuotaClaim) -> Ledger:
+    """The ledger once the claim's generation is what is stored: it takes no more than that,
+    unless who asked for a later generation will say so."""
+    old = ledger.claims.get(resource)
+    if old is None or old.generation > claim.generation:
+        return ledger
+    return Ledger(claims={**ledger.claims, resource: claim})
+
+
+def without(ledger: Ledger, resource: ResourceId) -> Ledger:
+    """The ledger without the claim of a resource."""
+    return Ledger(claims={k: v for k, v in ledger.claims.items() if k != resource})
 
 
 def mended(ledger: Ledger, there: Mapping[ResourceId, Amounts], now: datetime) -> Ledger:

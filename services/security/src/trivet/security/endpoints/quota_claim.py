@@ -7,10 +7,10 @@ from trivet.contracts.security.endpoints.quota_claim import (
     ClaimRequest,
     ClaimResponse,
 )
-from trivet.contracts.security.quota import Ledger
+from trivet.contracts.security.quota import Ledger, QuotaClaim
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
-from trivet.security.domain.quotas import claimed
+from trivet.security.domain.quotas import claimed, stored, without
 from trivet.security.parts import Parts
 
 
@@ -24,9 +24,14 @@ def wire(service: Service, parts: Parts) -> None:
             # Nothing is limited: what there is will be counted when that changes.
             return ClaimResponse()
         quotas, now = project.spec.quotas, parts.runtime.clock.now()
+        asked = QuotaClaim(amounts=request.amounts, at=now, generation=request.generation)
 
         def decide(ledger: Ledger) -> Ledger:
-            return claimed(ledger, quotas, request.project, request.resource, request.amounts, now)
+            if not request.amounts:
+                return without(ledger, request.resource)
+            if request.stored:
+                return stored(ledger, request.resource, asked)
+            return claimed(ledger, quotas, request.project, request.resource, asked)
 
         await parts.ledgers.change(request.project, decide)
         return ClaimResponse()
