@@ -77,17 +77,19 @@ def planted(name: str) -> Iterator[None]:
 def a_failed_member_is_dropped_and_recorded_later() -> list[Any]:
     lose = graph_effects.GraphEffects._lose
 
-    async def drop_first(self: Any, volume: Volume, graph: Graph, node: str, healthy: Any) -> None:
+    async def drop_first(self: Any, volume: Volume, graph: Graph, node: str, *how: Any) -> None:
         await self._drop(volume.meta.id, node)
         await self._clock.sleep(0.3)
-        await lose(self, volume, graph, node, healthy)
+        await lose(self, volume, graph, node, *how)
 
     return [patch.object(graph_effects.GraphEffects, "_lose", drop_first)]
 
 
 @bug
 def a_failed_member_is_dropped_though_the_store_refused() -> list[Any]:
-    async def regardless(self: Any, volume: Volume, graph: Graph, node: str, healthy: Any) -> None:
+    async def regardless(
+        self: Any, volume: Volume, graph: Graph, node: str, healthy: Any, *how: Any
+    ) -> None:
         now = self._clock.now()
         await self._write(
             volume, lambda v: replication.record_lost(v, graph, node, healthy, "", now)
@@ -104,7 +106,7 @@ def a_failed_member_is_dropped_though_the_store_refused() -> list[Any]:
 
 @bug
 def the_last_copy_is_given_up() -> list[Any]:
-    def whoever_is_left(volume: Volume, graph: Graph, node: str, *rest: Any) -> Volume:
+    def whoever_is_left(volume: Volume, graph: Graph, node: str, *rest: Any, **how: Any) -> Volume:
         if replication.graph_of(volume) != graph:
             return volume
         lost = {"state": ReplicaState.STALE, "missing": Missing.DIFFERENCES, "suspect": False}
@@ -132,7 +134,7 @@ def a_suspect_that_fails_is_to_get_only_the_changes() -> list[Any]:
 def a_former_holder_may_still_record() -> list[Any]:
     """Neither the epoch nor who would be left is looked at."""
 
-    async def anybody(self: Any, volume: Volume, graph: Graph, node: str, healthy: Any) -> None:
+    async def anybody(self: Any, volume: Volume, graph: Graph, node: str, *how: Any) -> None:
         lost = {"state": ReplicaState.STALE, "missing": Missing.DIFFERENCES, "suspect": False}
         change = replication.with_replica
         await self._write(volume, lambda v: change(v, node, lambda r: r.model_copy(update=lost)))

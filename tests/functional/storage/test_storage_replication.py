@@ -247,3 +247,48 @@ async def test_another_run_of_the_holder_begins_anew(cluster: Replicated) -> Non
     assert (await attach(None)).epoch == second.epoch
     # It ended in order: there is nothing to compare.
     assert await cluster.states() == {"n1": "in_sync", "n2": "in_sync"}
+
+
+async def test_a_replica_that_refuses_writes_is_left_behind(cluster: Replicated) -> None:
+    """Its server lives and answers, with errors: the guest does not wait for it to end."""
+    await cluster.attach_on("n1")
+    replica = cluster.machine_of("n2").replicas[cluster.volume.meta.id]
+    replica.refuses = True
+    await cluster.write("n1", 0, ONES)
+    assert (await cluster.states())["n2"] != "in_sync"
+    replica.refuses = False
+    await cluster.whole("n1", "n2")
+    assert cluster.kept("n2", 0) == ONES
+
+
+async def test_where_all_refuse_writes_everything_waits(cluster: Replicated) -> None:
+    """As on a full pool: nobody is given up, and all go on when there is room."""
+    await cluster.attach_on("n1")
+    replicas = [cluster.machine_of(n).replicas[cluster.volume.meta.id] for n in ("n1", "n2")]
+    for replica in replicas:
+        replica.refuses = True
+    for _ in range(20):
+        with pytest.raises(OSError, match="error"):
+            cluster.engine("n1").write(cluster.graph("n1"), 0, ONES)
+        await asyncio.sleep(0.05)
+    for replica in replicas:
+        replica.refuses = False
+    assert await cluster.states() == {"n1": "in_sync", "n2": "in_sync"}
+    await cluster.write("n1", 0, ONES)
+    assert cluster.kept("n1", 0) == cluster.kept("n2", 0) == ONES
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+async def test_a_block_that_can_not_be_read_is_written_again(
+    cluster: Replicated, node: str
+) -> None:
+    """The guest reads it from another replica, and sees no error."""
+    await cluster.attach_on(node)
+    await cluster.write(node, 5, ONES)
+    replica = cluster.machine_of(node).replicas[cluster.volume.meta.id]
+    replica.bad.add(5)
+    engine = cluster.engine(node)
+    assert engine.read(cluster.graph(node), 5 * BLOCK, BLOCK) == ONES
+    await until("it is written again", lambda: not replica.bad, 20)
+    await cluster.whole("n1", "n2")
+    assert cluster.kept(node, 5) == ONES

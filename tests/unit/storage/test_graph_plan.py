@@ -91,6 +91,24 @@ CASES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 
 
+UNREAD = Reach(unread=True)
+
+
+def test_one_that_can_not_give_back_what_it_was_given_is_mended() -> None:
+    """It leaves, and comes back by a comparison, while another can be read; one at a time."""
+    both, reads = volume("good", "good"), graph(R, R)
+    (lost,) = planned(both, reads, reach={"n2": UNREAD})
+    assert lost == do.RecordLost("n2", frozenset({"n1", "n2"}), unread=True)
+    assert planned(both, reads, reach={"n1": UNREAD, "n2": UNREAD}) == ()
+    assert planned(volume("good", "suspect"), graph(R, W), reach={"n1": UNREAD}) == (
+        do.Compare("n2", "n1", 0),
+    )
+    # One whose connection ended has failed, and missed only what is written now.
+    assert planned(both, graph(R, F), reach={"n2": UNREAD}) == (
+        do.RecordLost("n2", frozenset({"n1"})),
+    )
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_done(case: str) -> None:
     (before, there), then = CASES[case]

@@ -9,7 +9,9 @@ from tests.unit.storage.test_replication_domain import volume
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import ServedReplica
-from trivet.storage.node.reach import HostBeats
+from trivet.contracts.storage.replication import Failed, MemberFailure
+from trivet.storage.domain.reach import not_waited_for
+from trivet.storage.node.reach import REFUSED_S, HostBeats
 
 
 class Engine:
@@ -47,3 +49,51 @@ async def test_a_server_that_is_broken_off_is_not_asked_again() -> None:
     now[0] = 10.0
     await beats._beat("n2", held)
     assert beats.of(held[0])["n2"].settled
+
+
+def test_who_is_of_no_use_is_broken_off_while_another_can_be_read() -> None:
+    """A server that greets, and refuses writes or can't reach its disk."""
+    both = volume("good", "good")
+    assert not_waited_for(both, {"n2"}, ()) == ("n2",)
+    assert not_waited_for(both, {"n1", "n2"}, ()) == ()
+    assert not_waited_for(both, {"n2"}, ["n1"]) == ()
+    assert not_waited_for(volume("good", "suspect"), {"n1"}, ()) == ()
+    assert not_waited_for(volume("good", "coming", "changes"), {"n2", "n3"}, ()) == ("n2",)
+
+
+async def test_one_that_refused_writes_is_taken_back_after_a_while() -> None:
+    now, engine, held = [10.0], Engine(), [volume("good", "good")]
+    silent_disks: set[str] = set()
+    runtime = SimpleNamespace(node="n1", clock=SimpleNamespace(monotonic=lambda: now[0]))
+    beats = HostBeats(
+        cast(Any, runtime),
+        cast(Any, engine),
+        lambda: held,
+        lambda _: None,
+        2.0,
+        lambda disk: disk not in silent_disks,
+    )
+    (id_,) = [v.meta.id for v in held]
+    await beats._leave_unwell(held[0])
+    assert engine.broken_off == []
+    refused = MemberFailure(volume=id_, node="n1", error="no space", at=Failed.WRITE)
+    beats.note_failed(refused)
+    await beats._leave_unwell(held[0])
+    assert engine.broken_off == ["n1"]
+    assert not beats.of(held[0])["n1"].settled
+    now[0] += REFUSED_S
+    assert beats.of(held[0])["n1"].settled
+    silent_disks.add(held[0].status.replicas[0].disk)
+    assert not beats.of(held[0])["n1"].settled
+
+
+async def test_one_that_was_not_read_is_known_until_it_is_served_anew() -> None:
+    held = [volume("good", "good")]
+    runtime = SimpleNamespace(node="n1", clock=SimpleNamespace(monotonic=lambda: 0.0))
+    beats = HostBeats(cast(Any, runtime), cast(Any, Engine()), lambda: held, lambda _: None, 2.0)
+    id_ = held[0].meta.id
+    beats.note_failed(MemberFailure(volume=id_, node="n1", error="bad", at=Failed.READ))
+    assert beats.of(held[0])["n1"].unread
+    assert beats.of(held[0])["n1"].settled
+    beats.note_served(ServedReplica(volume=id_, epoch=3, export="e", socket="/s", node="n1"))
+    assert not beats.of(held[0])["n1"].unread

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.replication import UNREADABLE
 from trivet.storage.domain.scrub import Block, Rot, judge, unchanged
 from trivet.storage.node.sums import Sums
 
 A, B, C = "n1", "n2", "n3"
+BAD = UNREADABLE
 
 
 def block(hashes: dict[str, str], stored: dict[str, str | None] | None = None) -> Block:
@@ -33,6 +35,11 @@ def block(hashes: dict[str, str], stored: dict[str, str | None] | None = None) -
         (block({A: "x", B: "y", C: "z"}), Rot(decided=False)),
         (block({A: "x", B: "y", C: "y"}, {A: "x", B: "x", C: "x"}), Rot(frozenset({B, C}))),
         (block({A: "", B: "y"}, {A: "", B: ""}), Rot(frozenset({B}))),
+        (block({A: "x", B: BAD}), Rot(frozenset({B}))),
+        (block({A: "x", B: BAD}, {A: "x", B: "x"}), Rot(frozenset({B}))),
+        (block({A: BAD, B: BAD}), Rot(decided=False)),
+        (block({A: "x", B: "y", C: BAD}), Rot(decided=False)),
+        (block({A: "x", B: "x", C: BAD}), Rot(frozenset({C}))),
     ],
 )
 def test_who_is_rotten(given_block: Block, expected: Rot) -> None:

@@ -52,16 +52,20 @@ class DiskSpec(Model):
 
 class DiskStatus(Status):
     """Where it is and what was found; `health` as it was judged, and `why`, since when.
-    `replaced_by`: the spare that took its place; `rotten_blocks`: how many a scrub ever found
-    wrong on it, though it had reported no error."""
+    `answers` false: it does not now, and nobody waits for what lies on it. `replaced_by`: the
+    spare that took its place; `rotten_blocks`: how many a scrub ever found wrong on it, though it
+    had reported no error; `rewritten_blocks`: how many it could not give back and were written
+    again from another replica."""
 
     node: str | None = None
     facts: DiskFacts | None = None
     health: DiskHealth = DiskHealth.OK
     why: str = ""
     health_since: datetime | None = None
+    answers: bool = True
     replaced_by: str | None = None
     rotten_blocks: int = 0
+    rewritten_blocks: int = 0
 
 
 class Disk(Resource[DiskSpec, DiskStatus]):

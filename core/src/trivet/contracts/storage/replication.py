@@ -20,12 +20,22 @@ from trivet.contracts.storage.engine import ServedReplica
 from trivet.contracts.storage.volume import Missing
 
 
+class Failed(StrEnum):
+    """What a member failed at: its `connection` ended, or it answered a `write` (or a flush) or a
+    `read` with an error. That may be the first word of a connection that is about to end."""
+
+    CONNECTION = "connection"
+    WRITE = "write"
+    READ = "read"
+
+
 class MemberFailure(Model):
     """A member failed a write or a read, or its connection ended."""
 
     volume: ResourceId
     node: str
     error: str
+    at: Failed = Failed.CONNECTION
 
 
 class Extent(Model):
@@ -55,9 +65,14 @@ class Copy(Model):
     error: str = ""
 
 
+UNREADABLE = "unreadable"
+"""In the place of a block's hash: the disk gave an error for it. It is like no other block."""
+
+
 class Digest(Model):
     """Hashes of a replica of this node, `block_bytes` each, from `offset` on, as hex; '' for a
-    block that is all zero. The hash is xxh3-128 or stronger: the same on all nodes."""
+    block that is all zero, `UNREADABLE` for one that the disk does not give. The hash is xxh3-128
+    or stronger: the same on all nodes."""
 
     volume: ResourceId
     offset: int

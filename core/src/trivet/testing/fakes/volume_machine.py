@@ -20,7 +20,8 @@ BLOCK = 4096
 
 @dataclass
 class FakeReplica:
-    """A replica's record and its written blocks."""
+    """A replica's record and its written blocks. `bad`: those that its disk does not give back,
+    until they are written again; `refuses`: it answers writes with errors."""
 
     spec: ReplicaSpec
     size_bytes: int
@@ -30,6 +31,8 @@ class FakeReplica:
     floor: int = 0
     complete: bool = False
     disk: str = ""
+    bad: set[int] = field(default_factory=set)
+    refuses: bool = False
 
     def used_bytes(self) -> int:
         """What it takes in its pool."""
@@ -38,7 +41,9 @@ class FakeReplica:
     def write(self, offset: int, data: bytes) -> None:
         """Have these whole blocks."""
         for at in range(0, len(data), BLOCK):
-            self.blocks[(offset + at) // BLOCK] = data[at : at + BLOCK]
+            number = (offset + at) // BLOCK
+            self.blocks[number] = data[at : at + BLOCK]
+            self.bad.discard(number)
 
     def read(self, offset: int, length: int) -> bytes:
         """What whole blocks hold."""

@@ -17,7 +17,15 @@ from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, NOT_FOUND, Fatal, R
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.codes import SHRINK
 from trivet.contracts.storage.engine import AttachedVolume, AttachSpec, MemberState, ServedReplica
-from trivet.contracts.storage.replication import Copy, CopyState, Digest, Extent, MemberFailure
+from trivet.contracts.storage.replication import (
+    UNREADABLE,
+    Copy,
+    CopyState,
+    Digest,
+    Extent,
+    Failed,
+    MemberFailure,
+)
 from trivet.contracts.storage.volume import Missing
 from trivet.testing.fakes.volume_machine import (
     BLOCK,
@@ -53,10 +61,11 @@ class Hearers:
 
     queues: set[asyncio.Queue[MemberFailure]] = field(default_factory=set)
 
-    def tell(self, volume: ResourceId, node: str, error: str) -> None:
+    def tell(self, volume: ResourceId, node: str, at: Failed) -> None:
         """Tell them all."""
+        failure = MemberFailure(volume=volume, node=node, error=f"{at}: error", at=at)
         for queue in self.queues:
-            queue.put_nowait(MemberFailure(volume=volume, node=node, error=error))
+            queue.put_nowait(failure)
 
 
 class FakeReplication:
@@ -202,6 +211,9 @@ class FakeReplication:
         hashes = []
         for at in range(extent.offset, end, block_bytes):
             length = min(block_bytes, end - at)
+            if not replica.bad.isdisjoint(range(at // BLOCK, (at + length) // BLOCK)):
+                hashes.append(UNREADABLE)
+                continue
             if not any(n in replica.blocks for n in range(at // BLOCK, (at + length) // BLOCK)):
                 hashes.append("")  # most of a thin replica is nothing
                 continue
@@ -253,9 +265,12 @@ class FakeReplication:
             replica = self._reached(member)
             if replica is None:
                 graph.failed_once = failed = True
-                self._hearers.tell(volume, node, "write: Input/output error")
+                self._hearers.tell(volume, node, Failed.WRITE)
             elif is_hung(member.served.socket):
                 hung = True
+            elif replica.refuses:
+                graph.failed_once = failed = True
+                self._hearers.tell(volume, node, Failed.WRITE)
             else:
                 replica.write(offset, data)
         if hung:
@@ -270,10 +285,14 @@ class FakeReplication:
                 continue
             replica = self._reached(member)
             if replica is None:
-                self._hearers.tell(volume, node, "read: Input/output error")
+                self._hearers.tell(volume, node, Failed.READ)
                 continue
             if is_hung(member.served.socket):
                 raise Hangs(f"{volume}: a replica answers nothing")
+            wanted = range(offset // BLOCK, (offset + length) // BLOCK)
+            if not replica.bad.isdisjoint(wanted):
+                self._hearers.tell(volume, node, Failed.READ)
+                continue
             return replica.read(offset, length)
         raise OSError("input/output error")
 

@@ -1,9 +1,10 @@
 """Hashes of a replica's blocks, by which replicas on different hosts are compared.
 
 Holes are not read, and a block of zeroes is told as '' whether it is a hole or not, so that a
-thin replica equals one that has its zeroes written. BLAKE2 is the hash of Python's own library that
-no chance, and nobody's intent, lets two blocks share. Everything here blocks, and reads only when
-the disks have nothing else to do.
+thin replica equals one that has its zeroes written; one that the disk answers with an error is
+told as that, and differs from all others. BLAKE2 is the hash of Python's own library that no
+chance, and nobody's intent, lets two blocks share. Everything here blocks, and reads only when the
+disks have nothing else to do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from trivet.contracts.storage.replication import UNREADABLE
 
 SYS_IOPRIO_SET = 251
 THIS_THREAD, IDLE_CLASS = 1, 3 << 13
@@ -64,7 +67,13 @@ def hash_blocks(path: Path, begin: int, end: int, block_bytes: int) -> tuple[str
                     continue
                 done = number
                 at = begin + number * block_bytes
-                data = os.pread(file.fileno(), min(block_bytes, end - at), at)
+                try:
+                    data = os.pread(file.fileno(), min(block_bytes, end - at), at)
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    hashes[number] = UNREADABLE
+                    continue
                 if data != zeroes[: len(data)]:
                     hashes[number] = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
     return tuple(hashes)

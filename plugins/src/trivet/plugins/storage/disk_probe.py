@@ -24,6 +24,7 @@ from trivet.contracts.storage.inspector import DiskReading
 from trivet.plugins.storage.node_process import attempt
 
 READ_BYTES = 4096
+HANGS_LOOK_S = 0.05
 SMART_EVERY_S = 1800.0
 SMART_TIMEOUT_S = 20.0
 SECTOR = 512
@@ -36,6 +37,7 @@ class _Known:
     """What was seen of a disk by the last reading."""
 
     hanging: Future[float] | None = None
+    hanging_since: float = 0.0
     requests: int | None = None
     busy_ms: int = 0
     errors: int | None = None
@@ -81,9 +83,12 @@ class DiskProbes:
         """Whether a read was answered, whether it failed, and how long it took (ms)."""
         if known.hanging is None:
             known.hanging = _in_thread(self._dev / name, self._size(name))
+            known.hanging_since = time.monotonic()
+        # One that has hung for so long already is not waited for as long again.
+        left_s = max(known.hanging_since + within_s - time.monotonic(), HANGS_LOOK_S)
         try:
             took_ms = await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(known.hanging)), within_s
+                asyncio.shield(asyncio.wrap_future(known.hanging)), left_s
             )
         except TimeoutError:
             return False, False, None

@@ -18,7 +18,7 @@ from typing import Any
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, MemberState
-from trivet.contracts.storage.replication import MemberFailure
+from trivet.contracts.storage.replication import Failed, MemberFailure
 from trivet.plugins.storage.members import read_record
 from trivet.plugins.storage.qmp import events
 from trivet.plugins.storage.slots import PLACEHOLDER, WRITES, child_of
@@ -135,7 +135,9 @@ class Failures:
         member = record.members.get(child.number) if record is not None else None
         if member is not None:
             error = f"{data['type']}: {data.get('error', 'wrong')}"
-            self._tell(MemberFailure(volume=graph.volume, node=member.node, error=error))
+            at = Failed.READ if reading else Failed.WRITE
+            failure = MemberFailure(volume=graph.volume, node=member.node, error=error, at=at)
+            self._tell(failure)
 
     def _tell(self, failure: MemberFailure) -> None:
         for queue in self._hearers:

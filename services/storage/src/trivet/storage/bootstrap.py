@@ -59,6 +59,7 @@ async def bootstrap(service: Service) -> None:
             serving,
             wake=lambda id_: volume_agent.wake(id_),
             held=lambda: volume_agent.held(),
+            disks=disks,
         )
         service.on_close(replicated.comparisons.close)
     graphs = replicated.graphs if replicated else None

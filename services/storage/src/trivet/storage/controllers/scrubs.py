@@ -65,13 +65,15 @@ class Scrubber:
 
     async def _scrub(self, volume: Volume) -> None:
         nodes = tuple(r.node for r in in_sync(volume))
-        rotten, undecided = Counter[str](), 0
+        rotten, lied, undecided = Counter[str](), Counter[str](), 0
         at, saved = volume.status.scrub.offset_bytes, volume.status.scrub.offset_bytes
         while at < volume.status.size_bytes:
             length = min(do.STEP_BLOCKS * do.BLOCK_BYTES, volume.status.size_bytes - at)
             blocks = await self._settled(volume, nodes, Extent(offset=at, length=length))
-            for rot in (do.judge(block) for block in blocks if block is not None):
+            for block in (block for block in blocks if block is not None):
+                rot = do.judge(block)
                 rotten.update(rot.rotten)
+                lied.update(rot.rotten - block.unreadable)
                 undecided += not rot.decided
             data = sum(any(b.hashes.values()) for b in blocks if b is not None)
             at += length
@@ -79,17 +81,20 @@ class Scrubber:
                 saved = at
                 await self._change(volume, partial(_far, offset=at))
             await self._runtime.clock.sleep(data * do.BLOCK_BYTES / self._rate)
-        await self._end(volume, rotten, undecided)
+        await self._end(volume, rotten, lied, undecided)
 
-    async def _end(self, volume: Volume, rotten: Counter[str], undecided: int) -> None:
+    async def _end(
+        self, volume: Volume, rotten: Counter[str], lied: Counter[str], undecided: int
+    ) -> None:
+        """`lied`: those of the rotten blocks that disks gave back as if they were right."""
         now = self._runtime.clock.now()
         for node, count in rotten.items():
             log.warning("%s: %d blocks are rotten on %s", volume, count, node)
             await self._change(volume, partial(_distrusted, node=node, now=now))
             replica = replica_on(volume, node)
-            if replica is not None:
+            if replica is not None and lied[node]:
                 key = self._disks.kind.key(None, replica.disk)
-                await self._disks.mutate(key, partial(_counted, blocks=count))
+                await self._disks.mutate(key, partial(_counted, blocks=lied[node]))
         await self._change(
             volume, lambda v: do.told(v, rotten, undecided, self._runtime.clock.now())
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trivet.contracts.errors import INVALID, Refused
-from trivet.contracts.storage.replication import Digest, Extent
+from trivet.contracts.storage.replication import UNREADABLE, Digest, Extent
 
 
 def differing(one: Digest, other: Digest, end: int) -> tuple[Extent, ...]:
@@ -17,7 +17,7 @@ def differing(one: Digest, other: Digest, end: int) -> tuple[Extent, ...]:
         raise Refused(INVALID, f"hashes of other bytes: {_of(one)} and {_of(other)}")
     found: list[Extent] = []
     for number, (mine, theirs) in enumerate(zip(one.hashes, other.hashes, strict=True)):
-        if mine == theirs:
+        if mine == theirs != UNREADABLE:
             continue
         offset = one.offset + number * one.block_bytes
         length = min(one.block_bytes, end - offset)

@@ -59,6 +59,16 @@ def judged(disk: Disk, health: DiskHealth, why: str, now: datetime) -> Disk:
     return disk.with_status(health=health, why=why, health_since=now)
 
 
+def answering(disk: Disk, answers: bool) -> Disk:
+    """The disk that answers now, or does not."""
+    return disk if disk.status.answers == answers else disk.with_status(answers=answers)
+
+
+def counted_rewritten(disk: Disk, blocks: int) -> Disk:
+    """The disk on which so many more blocks were written again, that it had not given back."""
+    return disk.with_status(rewritten_blocks=disk.status.rewritten_blocks + blocks)
+
+
 def missing(disk: Disk, now: datetime) -> Disk:
     """The disk that is not found any more. One that was isolated or failed stays so."""
     gone = disk.with_status(phase=Phase.UNKNOWN)

@@ -32,10 +32,12 @@ from trivet.storage.domain.volume_status import in_sync, replica_on
 @dataclass(frozen=True)
 class Reach:
     """How a host's storage side answers: silent for how long, and whether it has answered for
-    long enough to be taken back."""
+    long enough to be taken back. `unread`: its replica of the volume answered a read with an
+    error."""
 
     silent_s: float = 0.0
     settled: bool = True
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,12 @@ class BreakOff:
 
 @dataclass(frozen=True)
 class RecordLost:
-    """Record that a failed member is not in sync; only if that is recorded, drop it."""
+    """Record that a failed member is not in sync; only if that is recorded, drop it. `unread`: it
+    has every write, and parts that it can't give back."""
 
     node: str
     healthy: frozenset[str]
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,29 @@ def _give_up(view: _View) -> tuple[GraphAction, ...]:
         for r in view.replicas(ReplicaState.REBUILDING)
         if not view.member(r) and view.is_silent(r.node)
     ]
-    return tuple(RecordLost(node, view.healthy) for node in (*view.failed, *away))
+    lost = tuple(RecordLost(node, view.healthy) for node in (*view.failed, *away))
+    return lost or _mend(view)
+
+
+def _mend(view: _View) -> tuple[GraphAction, ...]:
+    """One that can't give back what it was given leaves, is compared with another, and gets that
+    again: a disk puts a sector that went bad elsewhere when it is written."""
+    reach = view.seen.reach
+    members = view.there.members
+    for replica in trusted(view.volume):
+        unread = replica.node in reach and reach[replica.node].unread
+        others = [
+            r.node
+            for r in trusted(view.volume)
+            if r.node != replica.node and members.get(r.node) is MemberState.READS
+        ]
+        if (
+            unread
+            and view.member(replica)
+            and any(not reach.get(n, Reach()).unread for n in others)
+        ):
+            return (RecordLost(replica.node, view.healthy, unread=True),)
+    return ()
 
 
 def _remake(view: _View) -> tuple[GraphAction, ...]:

@@ -1,4 +1,5 @@
-"""How a host answers, told from its beats: silent since when, and whether it may be taken back.
+"""How a host answers, told from its beats: silent since when, and whether it may be taken back;
+and which replicas are not waited for though their hosts answer.
 
 A host is silent from its last answer on. One that was lost is taken back after it has answered for
 a while without a break; each loss soon after the last doubles that while, so that one that comes
@@ -7,9 +8,12 @@ and goes does not make the guests wait again and again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from trivet.contracts.storage.volume import ReplicaState, Volume
 from trivet.storage.domain.graph_plan import Reach
+from trivet.storage.domain.replication import trusted
 
 SETTLE_FIRST_S = 1.0
 SETTLE_LAST_S = 60.0
@@ -54,3 +58,16 @@ def reach(beats: Beats, now: float) -> Reach:
     since = beats.answers_since
     settled = since is not None and now - since >= beats.settle_s
     return Reach(silent_s=now - beats.answered_at, settled=settled)
+
+
+def not_waited_for(
+    volume: Volume, unwell: Collection[str], silent: Collection[str]
+) -> tuple[str, ...]:
+    """The nodes whose replicas are broken off though their servers are there: they refuse writes,
+    or their disk does not answer. Nobody is where no other would be left to read: then
+    everything waits, for space or for the disk."""
+    if not any(r.node not in unwell and r.node not in silent for r in trusted(volume)):
+        return ()
+    members = (ReplicaState.IN_SYNC, ReplicaState.REBUILDING)
+    replicas = volume.status.replicas
+    return tuple(r.node for r in replicas if r.node in unwell and r.state in members)

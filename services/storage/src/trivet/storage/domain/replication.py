@@ -63,11 +63,19 @@ def missing_now(volume: Volume, replica: Replica) -> Missing:
 
 
 def record_lost(
-    volume: Volume, graph: Graph, node: str, healthy: Collection[str], reason: str, now: datetime
+    volume: Volume,
+    graph: Graph,
+    node: str,
+    healthy: Collection[str],
+    reason: str,
+    now: datetime,
+    *,
+    unread: bool = False,
 ) -> Volume:
     """The volume without the replica on `node`, which failed in `graph`: now writes may be
     acknowledged without it. Unchanged where no trusted replica would be left in the graph among
-    `healthy` (those of its members that work)."""
+    `healthy` (those of its members that work). `unread`: what it lacks is not only what is written
+    from now on, but also what it can't give back."""
     replica = replica_on(volume, node)
     if graph_of(volume) != graph or replica is None or replica.state not in _IN_GRAPH:
         return volume
@@ -76,7 +84,7 @@ def record_lost(
         return volume
     missing = missing_now(volume, replica)
     if replica.state is ReplicaState.IN_SYNC:
-        missing = Missing.DIFFERENCES if replica.suspect else Missing.CHANGES
+        missing = Missing.DIFFERENCES if replica.suspect or unread else Missing.CHANGES
     return with_replica(volume, node, lambda r: _stale(r, missing, graph, reason, now))
 
 

@@ -4,7 +4,8 @@ All replicas in sync have the same bytes, but for writes that are on their way. 
 hashes differ is looked at again; if it stays exactly so, one side is rotten. Which one: the side
 whose hash is still what was found right at the last scrub is good, for a write since would have
 changed both alike; else the majority is. Where neither tells, nothing is decided, and that is
-said: it takes somebody who knows what is right.
+said: it takes somebody who knows what is right. A block that a disk can't give back is wrong
+there, if it can be read anywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from trivet.contracts.resource import Condition, Phase
+from trivet.contracts.storage.replication import UNREADABLE
 from trivet.contracts.storage.volume import Scrub, Volume
 from trivet.storage.domain.volume_status import in_sync
 
@@ -36,8 +38,13 @@ class Block:
 
     @property
     def alike(self) -> bool:
-        """Whether all replicas have the same."""
-        return len(set(self.hashes.values())) <= 1
+        """Whether all replicas have the same, and give it back."""
+        return len(set(self.hashes.values()) - {UNREADABLE}) <= 1 and not self.unreadable
+
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """The nodes whose disks don't give it back."""
+        return frozenset(n for n, h in self.hashes.items() if h == UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,14 @@ def judge(block: Block) -> Rot:
     """Who is rotten."""
     if block.alike:
         return Rot()
+    told = {n: h for n, h in block.hashes.items() if n not in block.unreadable}
     right = {h for h in block.stored.values() if h is not None}
-    kept = {n for n, h in block.hashes.items() if h in right} if len(right) == 1 else set()
+    kept = {n for n, h in told.items() if h in right} if len(right) == 1 else set()
     if not kept:
-        (most, count), *others = Counter(block.hashes.values()).most_common()
-        if others and others[0][1] == count:
+        ranked = Counter(told.values()).most_common()
+        if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
             return Rot(decided=False)
-        kept = {n for n, h in block.hashes.items() if h == most}
+        kept = {n for n, h in told.items() if h == ranked[0][0]}
     return Rot(frozenset(block.hashes) - frozenset(kept))
 
 

@@ -8,12 +8,14 @@ from trivet.contracts.storage.endpoints.node_attachment_check import (
     CheckResponse,
 )
 from trivet.contracts.storage.engine import MemberState
+from trivet.contracts.storage.volume import ReplicaState
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
 from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.parts import Parts
 
 FAILED = MemberState.FAILED
+COUNTED = (ReplicaState.IN_SYNC, ReplicaState.REBUILDING)
 MENDED_S = 3.0
 """How long a caller waits for what a failed replica needs to leave the graph."""
 
@@ -24,8 +26,10 @@ def wire(service: Service, parts: Parts) -> None:
     async def check(request: CheckRequest, call: Call) -> CheckResponse:
         found = await parts.engine.attached(request.volume)
         volume = parts.volumes.by_id(request.volume)
-        here = volume is not None and replica_on(volume, parts.runtime.node) is not None
-        pool = (volume.status.pool if volume and here else None) or ""
+        mine = replica_on(volume, parts.runtime.node) if volume is not None else None
+        # Nobody waits for space where the replica has left the graph for the want of it.
+        waits_for_room = mine is not None and mine.state in COUNTED
+        pool = (volume.status.pool if volume and waits_for_room else None) or ""
         starved = await parts.pool_agent.starved(pool)
         there = found[0] if found else None
         if there is not None and request.mended and parts.replicated is not None:

@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from trivet.contracts.errors import DRIVER_FAILED, Fatal, TrivetError
 from trivet.contracts.model import ResourceId
-from trivet.contracts.storage.replication import Copy, CopyState, Extent, Replication
+from trivet.contracts.storage.replication import (
+    UNREADABLE,
+    Copy,
+    CopyState,
+    Extent,
+    Replication,
+)
 from trivet.contracts.storage.volume import Graph, Missing
 from trivet.runtime.clock import Clock
 from trivet.storage.domain.differences import differing
@@ -33,7 +39,8 @@ Key = tuple[ResourceId, str]
 
 
 class Comparisons:
-    """Those of this node's graphs: running, and done."""
+    """Those of this node's graphs: running, and done. `rewritten` is told of how many blocks that
+    a node's disk did not give back have been written there again."""
 
     def __init__(
         self,
@@ -42,6 +49,7 @@ class Comparisons:
         clock: Clock,
         wake: Callable[[ResourceId], None],
         *,
+        rewritten: Callable[[ResourceId, str, int], Awaitable[None]] | None = None,
         piece_bytes: int = PIECE_BYTES,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
@@ -49,6 +57,7 @@ class Comparisons:
         self._hosts = hosts
         self._clock = clock
         self._wake = wake
+        self._rewritten = rewritten
         self._piece_bytes = piece_bytes
         self._block_bytes = block_bytes
         self._running: dict[Key, asyncio.Task[None]] = {}
@@ -135,6 +144,9 @@ class Comparisons:
         if copy.state is CopyState.FAILED:
             raise Fatal(DRIVER_FAILED, f"copying to {node}: {copy.error}")
         await self._engine.end_copy(volume, node)
+        unreadable = doubtful.hashes.count(UNREADABLE)
+        if unreadable and self._rewritten is not None:
+            await self._rewritten(volume, node, unreadable)
 
     async def _copy_to(self, volume: ResourceId, node: str) -> Copy:
         for copy in await self._engine.copies(volume):

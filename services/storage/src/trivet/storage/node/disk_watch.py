@@ -17,7 +17,7 @@ from trivet.contracts.storage.inspector import DiskInspector, DiskProbe, DiskRea
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
 from trivet.storage.domain.disk_health import LOOK_S, Limits, Sample, find
-from trivet.storage.domain.disks import judged
+from trivet.storage.domain.disks import answering, judged
 from trivet.storage.node.disks import DiskAgent
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,11 @@ class DiskWatch:
         self._were[name] = disk.status.health
         samples = self._samples.setdefault(name, deque(maxlen=self._limits.looks))
         samples.append(_sample(reading))
+        if disk.status.answers != reading.answered:
+            # At once: guests wait for what lies on it, and need not where there is another copy.
+            log.warning("disk %s %s", name, "answers" if reading.answered else "does not answer")
+            heard = partial(answering, answers=reading.answered)
+            await self._disks.mutate(self._disks.key_of(disk), heard)
         found = find(tuple(samples), disk.status.health, self._limits)
         if found is not None and found.health is not disk.status.health:
             log.warning("disk %s is %s: %s", name, found.health, found.why)

@@ -88,8 +88,8 @@ class GraphEffects:
             case do.BreakOff(node):
                 log.warning("%s: %s is silent and is broken off", volume, node)
                 await self._engine.break_off(id_, node)
-            case do.RecordLost(node, healthy):
-                await self._lose(volume, graph, node, healthy)
+            case do.RecordLost(node, healthy, unread):
+                await self._lose(volume, graph, node, healthy, unread)
             case do.Drop(node):
                 await self._drop(id_, node)
             case do.Promote(node):
@@ -169,11 +169,13 @@ class GraphEffects:
 
     # --- who leaves, who comes ---------------------------------------------------------------
 
-    async def _lose(self, volume: Volume, graph: Graph, node: str, healthy: frozenset[str]) -> None:
+    async def _lose(
+        self, volume: Volume, graph: Graph, node: str, healthy: frozenset[str], unread: bool
+    ) -> None:
         now = self._clock.now()
+        why = "it could not be read" if unread else "it failed while it was in use"
         after = await self._write(
-            volume,
-            lambda v: record_lost(v, graph, node, healthy, "it failed while it was in use", now),
+            volume, lambda v: record_lost(v, graph, node, healthy, why, now, unread=unread)
         )
         replica = replica_on(after, node)
         counted = replica is not None and replica.state in (

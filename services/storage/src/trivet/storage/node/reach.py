@@ -4,6 +4,9 @@ A host whose replicas are in a graph is asked where the writes go: one of its re
 after the other is connected to, and has to greet. One whose replicas are not in a graph is asked
 over the bus whether its agent is there, which is all that is needed to ask it to serve. A host
 that hangs accepts nothing, or greets nobody, and nobody is told so but by its silence.
+
+A server may greet and yet be of no use: its disk does not answer (its own node says so), or it
+answers writes with errors. It is broken off, too, where others have all it has.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count
 
 from trivet.contracts.errors import TrivetError
@@ -18,13 +22,15 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.endpoints.node_attachment_check import ENDPOINT as CHECK
 from trivet.contracts.storage.endpoints.node_attachment_check import CheckRequest
 from trivet.contracts.storage.engine import ServedReplica
-from trivet.contracts.storage.replication import Replication
+from trivet.contracts.storage.replication import Failed, MemberFailure, Replication
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.service import Runtime
 from trivet.storage.domain.graph_plan import Reach
-from trivet.storage.domain.reach import Beats, beat, first_beat, lost, reach
+from trivet.storage.domain.reach import Beats, beat, first_beat, lost, not_waited_for, reach
 
 BEAT_S = 0.5
+REFUSED_S = 2.0
+"""For how long one that has refused a write is taken to refuse the next."""
 ANSWER_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -42,6 +48,7 @@ class HostBeats:
         held: Callable[[], list[Volume]],
         wake: Callable[[ResourceId], None],
         silent_s: float,
+        answers: Callable[[str], bool] = lambda disk: True,
     ) -> None:
         self._runtime = runtime
         self._engine = engine
@@ -50,18 +57,28 @@ class HostBeats:
         self._silent_s = silent_s
         self._served: dict[Member, ServedReplica] = {}
         self._beats: dict[str, Beats] = {}
+        self._answers_of_disk = answers
+        self._refused: dict[Member, float] = {}
+        self._unread: set[Member] = set()
         self._turn = count()
 
     def note_served(self, served: ServedReplica) -> None:
         """A replica is served for a graph here: that is where its host is asked."""
         self._served[served.volume, served.node] = served
+        self._unread.discard((served.volume, served.node))
 
-    def note_failed(self, volume: ResourceId, node: str) -> None:
+    def note_failed(self, failure: MemberFailure) -> None:
         """A replica failed in a graph here."""
-        self._served.pop((volume, node), None)
-        known = self._beats.get(node)
+        member, now = (failure.volume, failure.node), self._runtime.clock.monotonic()
+        if failure.at is Failed.READ:
+            self._unread.add(member)
+            return
+        if failure.at is Failed.WRITE:
+            self._refused[member] = now
+        self._served.pop(member, None)
+        known = self._beats.get(failure.node)
         if known is not None:
-            self._beats[node] = lost(known, self._runtime.clock.monotonic())
+            self._beats[failure.node] = lost(known, now)
 
     def of(self, volume: Volume) -> Mapping[str, Reach]:
         """How the hosts of the volume's replicas answer; this node itself always does."""
@@ -71,7 +88,24 @@ class HostBeats:
             for r in volume.status.replicas
             if r.node in self._beats
         }
-        return {**found, self._runtime.node: Reach()}
+        found[self._runtime.node] = Reach()
+        unwell, id_ = self._unwell(volume), volume.meta.id
+        return {
+            node: replace(
+                one, settled=one.settled and node not in unwell, unread=(id_, node) in self._unread
+            )
+            for node, one in found.items()
+        }
+
+    def _unwell(self, volume: Volume) -> frozenset[str]:
+        """Where a replica refuses writes, or lies on a disk that does not answer."""
+        id_, now = volume.meta.id, self._runtime.clock.monotonic()
+        return frozenset(
+            r.node
+            for r in volume.status.replicas
+            if now - self._refused.get((id_, r.node), -REFUSED_S) < REFUSED_S
+            or not self._answers_of_disk(r.disk)
+        )
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -79,6 +113,7 @@ class HostBeats:
             held = self._held()
             nodes = sorted({r.node for v in held for r in v.status.replicas} - {self._runtime.node})
             await asyncio.gather(*(self._beat(node, held) for node in nodes))
+            await asyncio.gather(*(self._leave_unwell(volume) for volume in held))
             for gone in set(self._beats) - set(nodes):
                 del self._beats[gone]
             await self._runtime.clock.sleep(BEAT_S)
@@ -98,6 +133,17 @@ class HostBeats:
                 await self._break_off(volume.meta.id, node)
             if silent or (is_.settled and not was.settled):
                 self._wake(volume.meta.id)
+
+    async def _leave_unwell(self, volume: Volume) -> None:
+        unwell = self._unwell(volume)
+        if not unwell:
+            return
+        reaches = self.of(volume)
+        silent = [node for node, one in reaches.items() if one.silent_s >= self._silent_s]
+        for node in not_waited_for(volume, unwell, silent):
+            log.warning("%s: the replica on %s is of no use now and is broken off", volume, node)
+            await self._break_off(volume.meta.id, node)
+            self._wake(volume.meta.id)
 
     async def _break_off(self, volume: ResourceId, node: str) -> None:
         """Here and not by the one who keeps the graph: he may be waiting for the silent one."""

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from trivet.contracts.model import ResourceId
+from trivet.contracts.storage.disk import Disk
 from trivet.contracts.storage.engine import AttachedVolume, MemberState, VolumeEngine
 from trivet.contracts.storage.replication import Replication
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
+from trivet.storage.domain.disks import counted_rewritten
 from trivet.storage.domain.graph_plan import Limits
+from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.node.comparison import Comparisons
 from trivet.storage.node.graph_effects import GraphEffects, ReplicatingEngine
 from trivet.storage.node.graphs import Graphs
@@ -38,14 +42,28 @@ class Replicated:
         serving: Serving,
         wake: Callable[[ResourceId], None],
         held: Callable[[], list[Volume]],
+        disks: Collection[Disk],
     ) -> None:
         runtime, settings = service.runtime, service.runtime.settings.storage
         self._clock = runtime.clock
         self._wake = wake
         self.engine = cast(ReplicatingEngine, engine)
-        self.beats = HostBeats(runtime, self.engine, held, wake, settings.replica_silent_s)
+
+        def answers(name: str) -> bool:
+            disk = disks.get(name)
+            return disk is None or disk.status.answers
+
+        self.beats = HostBeats(runtime, self.engine, held, wake, settings.replica_silent_s, answers)
         hosts = HostsOnBus(runtime, serving, self.engine, self.beats.note_served)
-        self.comparisons = Comparisons(self.engine, hosts, runtime.clock, wake)
+
+        async def rewritten(id_: ResourceId, node: str, blocks: int) -> None:
+            volume = volumes.by_id(id_)
+            replica = replica_on(volume, node) if volume is not None else None
+            if replica is not None:
+                key = disks.kind.key(None, replica.disk)
+                await disks.mutate(key, partial(counted_rewritten, blocks=blocks))
+
+        self.comparisons = Comparisons(self.engine, hosts, runtime.clock, wake, rewritten=rewritten)
         effects = GraphEffects(
             runtime.node,
             volumes,
@@ -63,7 +81,7 @@ class Replicated:
     async def hear_failures(self) -> None:
         """Look at once at a volume whose member failed, until cancelled."""
         async for failure in self.engine.failures():
-            self.beats.note_failed(failure.volume, failure.node)
+            self.beats.note_failed(failure)
             self._wake(failure.volume)
 
     async def mended(self, there: AttachedVolume, within_s: float) -> AttachedVolume | None:
