@@ -14,8 +14,11 @@ async def running(
     reconcile: Callable[[str], Awaitable[float | None]],
     keys: tuple[str, ...] = (),
     bound: int = 4,
+    apart_s: float = 0.0,
 ) -> AsyncIterator[Reconciler]:
-    loop = Reconciler("test", reconcile, clock=SystemClock(), keys=lambda: keys, bound=bound)
+    loop = Reconciler(
+        "test", reconcile, clock=SystemClock(), keys=lambda: keys, bound=bound, apart_s=apart_s
+    )
     task = asyncio.create_task(loop.run())
     await asyncio.sleep(0)  # it runs from here on
     try:
@@ -48,6 +51,38 @@ async def test_a_wake_up_during_work_means_one_more_look() -> None:
         asyncio.get_running_loop().call_soon(done.set)
         await done.wait()
     assert looks == 2
+
+
+async def test_what_wakes_a_key_while_it_rests_is_one_look_when_it_has() -> None:
+    looks: dict[str, int] = {"a": 0, "b": 0}
+    looked = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        looks[key] += 1
+        looked.set()
+
+    async def next_look() -> None:
+        looked.clear()
+        await asyncio.wait_for(looked.wait(), 5)
+
+    rest_s = 0.05
+    async with running(reconcile, apart_s=rest_s) as loop:
+        loop.wake("a")
+        await next_look()
+        ended = asyncio.get_running_loop().time()
+        for _ in range(5):
+            loop.wake("a")
+        loop.wake("b")
+        await next_look()
+        assert looks == {"a": 1, "b": 1}, "one that rests keeps no other one from its look"
+        while looks["a"] == 1:
+            await next_look()
+        assert asyncio.get_running_loop().time() - ended >= rest_s * 0.9
+        await asyncio.sleep(3 * rest_s)
+        assert looks == {"a": 2, "b": 1}
+        loop.wake("a")
+        await next_look()
+    assert looks == {"a": 3, "b": 1}
 
 
 async def test_an_object_has_one_worker_and_the_bound_holds() -> None:

@@ -46,6 +46,8 @@ class Reconciler:
     `reconcile` returns after how many seconds to look again (None: when woken, or at the next
     resync). `keys` lists all keys that are to be looked at from time to time: `survey` comes
     before, and those that are then `calm` are not woken. Neither of the two changes anything.
+    `apart_s`: so long a key rests after a look, and what wakes it meanwhile is one look, then:
+    for looks that cost more than they may come late.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Reconciler:
         resync_s: float = 60.0,
         survey: Survey | None = None,
         calm: Calm = never_calm,
+        apart_s: float = 0.0,
     ) -> None:
         self.name = name
         self._reconcile = reconcile
@@ -68,12 +71,14 @@ class Reconciler:
         self._resync_s = resync_s
         self._survey = survey
         self._calm = calm
+        self._apart_s = apart_s
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._resting: dict[str, asyncio.TimerHandle] = {}
         self._running = False
         self._looks = Looks(name)
 
@@ -85,7 +90,7 @@ class Reconciler:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if key in self._working:
+        if key in self._working or key in self._resting:
             self._again.add(key)
         elif key not in self._queued:
             self._queued.add(key)
@@ -102,9 +107,10 @@ class Reconciler:
                 group.create_task(self._resync())
         finally:
             self._running = False
-            for timer in self._timers.values():
+            for timer in (*self._timers.values(), *self._resting.values()):
                 timer.cancel()
             self._timers.clear()
+            self._resting.clear()
             self._working.clear()
             self._again.clear()
             self._queued.clear()
@@ -138,11 +144,23 @@ class Reconciler:
                 delay = await self._once(key)
             finally:
                 self._working.discard(key)
+            if self._apart_s:
+                loop = asyncio.get_running_loop()
+                self._resting[key] = loop.call_later(self._apart_s, self._rested, key)
             if key in self._again:
-                self._again.discard(key)
-                self.wake(key)
+                self._wake_again(key)
             elif delay is not None and key not in self._queued:
                 self._later(key, delay)
+
+    def _rested(self, key: str) -> None:
+        del self._resting[key]
+        if key in self._again:
+            self._wake_again(key)
+
+    def _wake_again(self, key: str) -> None:
+        """Look once more, for what woke it during a look or the rest after it."""
+        self._again.discard(key)
+        self.wake(key)
 
     async def _once(self, key: str) -> float | None:
         began = time.perf_counter()

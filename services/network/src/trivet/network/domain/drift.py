@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trivet.contracts.model import ResourceId
 from trivet.contracts.network.switch import Plug
-from trivet.network.domain.node_plan import Observed
+from trivet.network.domain.node_plan import Observed, same
 from trivet.network.domain.segments import Wanted
 
 
@@ -57,8 +57,8 @@ def _legs(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Drift
 
 
 def _servers(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Drifted]:
-    for network in set(settled.dhcp) & set(wanted.dhcp):
-        if network.network not in observed.served:
+    for network in wanted.dhcp:
+        if network.network not in observed.served and network in settled.dhcp:
             yield Drifted(network.network, "its DHCP server did not answer")
 
 
@@ -68,7 +68,7 @@ def _taps(settled: Wanted, wanted: Wanted, observed: Observed) -> Iterator[Drift
     for plug in wanted.plugs:
         # Most are the very same objects as before, which is quickly seen.
         was, seen = before.get(plug.port), there.get(plug.device)
-        if (was is plug or was == plug) and seen != plug:
+        if not same(seen, plug) and same(was, plug):
             yield Drifted(plug.port, _tap_was(seen))
 
 

@@ -134,12 +134,13 @@ def unlock(
 
     `observed` is from after `prepare`: a tap that could not be made is not raised either.
     """
-    there = {p.device: p for p in observed.plugs}
+    down = {p.device: p for p in observed.plugs if not p.up}
     return tuple(
         EnsurePlug(plug)
         for plug in wanted.plugs
-        if protected.get(plug.port, 0) >= plug.generation
-        and there.get(plug.device) == plug.model_copy(update={"up": False})
+        if plug.device in down
+        and protected.get(plug.port, 0) >= plug.generation
+        and down[plug.device] == plug.model_copy(update={"up": False})
     )
 
 
@@ -147,19 +148,25 @@ def ready(
     wanted: Wanted, observed: Observed, protected: Mapping[ResourceId, int]
 ) -> frozenset[ResourceId]:
     """The ports that are as asked, up, and protected at their generation."""
-    there = set(observed.plugs)
+    there = {p.device: p for p in observed.plugs}
     return frozenset(
         plug.port
         for plug in wanted.plugs
-        if plug in there and protected.get(plug.port, 0) >= plug.generation
+        if same(there.get(plug.device), plug) and protected.get(plug.port, 0) >= plug.generation
     )
+
+
+def same(seen: Plug | None, plug: Plug) -> bool:
+    """Whether a tap is as wanted. Most are asked about at every look and are the very objects
+    that were asked for, which is quickly seen."""
+    return seen is plug or seen == plug
 
 
 def _kept(wanted: Wanted, observed: Observed) -> tuple[Plug, ...]:
     """The taps that stay: wanted, and on the segment where they are wanted, or on none (the
     bridge is gone): there they pass nothing, and a guest may have them open."""
-    places = {place for p in wanted.plugs for place in ((p.device, p.vni), (p.device, 0))}
-    return tuple(p for p in observed.plugs if (p.device, p.vni) in places)
+    places = {p.device: p.vni for p in wanted.plugs}
+    return tuple(p for p in observed.plugs if p.device in places and p.vni in (places[p.device], 0))
 
 
 def _removals(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
@@ -207,8 +214,8 @@ def _taps(wanted: Wanted, observed: Observed) -> tuple[Action, ...]:
     for plug in wanted.plugs:
         present = there.get(plug.device)
         up = present is not None and present.up and _same_guest(present, plug)
-        asked = plug.model_copy(update={"up": up})
-        if present != asked or plug.port in observed.drift:
+        asked = plug if up == plug.up else plug.model_copy(update={"up": up})
+        if not same(present, asked) or plug.port in observed.drift:
             actions.append(EnsurePlug(asked))
     return tuple(actions)
 

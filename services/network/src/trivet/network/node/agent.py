@@ -11,8 +11,9 @@ safety look, which looks closer; it is mended like anything else, and said.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 
 from trivet.contracts.errors import TrivetError
@@ -41,6 +42,11 @@ log = logging.getLogger(__name__)
 
 THE_NODE = "node"
 SOON_S = 1.0
+APART_S = 0.04
+"""Between two looks: a look costs as much as the node has ports, and those that come in the
+meantime share the next one."""
+
+TOLD_AT_ONCE = 16
 
 
 class NodeAgent:
@@ -79,6 +85,7 @@ class NodeAgent:
             keys=lambda: [THE_NODE],
             bound=1,
             resync_s=self._look_s,
+            apart_s=APART_S,
         )
         ports.on_change(lambda _: self._reconciler.wake(THE_NODE))
         networks.on_change(lambda _: self._reconciler.wake(THE_NODE))
@@ -102,13 +109,16 @@ class NodeAgent:
 
     def wanted(self) -> Wanted:
         """What this node is to carry, as of the copies now."""
+        return self._wanted(tuple(self._ports.list()))
+
+    def _wanted(self, ports: tuple[Port, ...]) -> Wanted:
         networks: dict[str, Network] = {n.meta.id: n for n in self._networks.list()}
         namespace = self._effects.gateway.namespace
         found = segments.wanted(
             NodeView(
                 node=self._runtime.node,
                 prefix=self._runtime.settings.prefix,
-                ports=tuple(self._ports.list()),
+                ports=ports,
                 networks=networks,
                 vteps=self._vteps.addresses,
                 namespaces={id_: namespace(n.meta.id) for id_, n in networks.items()},
@@ -132,20 +142,24 @@ class NodeAgent:
             self._at_work = False
 
     async def _look(self) -> float | None:
-        wanted = self.wanted()
+        ports = tuple(self._ports.list())
+        wanted = self._wanted(ports)
         now = self._runtime.clock.monotonic()
         closely = now >= self._closely_at
         if closely:
             self._closely_at = now + self._look_s
         before = await self._effects.observe(closely=closely)
-        if forgotten(len(self._networks.keys()) + len(self._ports.keys()), before):
+        if forgotten(len(self._networks.keys()) + len(ports), before):
             log.warning("the store knows no port, this node has some: nothing is torn down")
             return self._look_s
         self._note_drift(wanted, before)
-        problems = await self._effects.apply(prepare(wanted, before))
-        after = await self._effects.observe()
-        # What is changed while this goes on is mended by it, too.
-        self._note_drift(wanted, after)
+        problems: Problems = {}
+        after = before
+        if changes := prepare(wanted, before):
+            problems = await self._effects.apply(changes)
+            after = await self._effects.observe()
+            # What is changed while this goes on is mended by it, too.
+            self._note_drift(wanted, after)
         await self._serve_metadata(wanted, after)
         answer = await self._protect(wanted.bindings)
         raising = unlock(wanted, after, answer.protected)
@@ -156,14 +170,23 @@ class NodeAgent:
         # It is said once it is mended; until then the ports say what is wrong.
         drift = {} if problems else self._drift
         there = {p.device for p in after.plugs}
-        for plug in wanted.plugs:
-            up = plug.port in ports_ready
-            await self._tell(
-                plug, plug.device in there, answer, problems, up, drift.get(plug.port, "")
+        await self._tell_all(
+            found
+            for plug in wanted.plugs
+            if (
+                found := self._news(
+                    plug,
+                    plug.device in there,
+                    answer,
+                    problems,
+                    plug.port in ports_ready,
+                    drift.get(plug.port, ""),
+                )
             )
+        )
         self._told = {id_: told for id_, told in self._told.items() if id_ in wanted.made}
         await self._tell_networks(drift)
-        await self._let_go(after)
+        await self._let_go(ports, there)
         waiting = len(ports_ready) < len(wanted.plugs)
         if problems or waiting:
             return SOON_S
@@ -207,7 +230,7 @@ class NodeAgent:
         reason = f"the firewall of this node can't be asked: {error.detail}"
         return ProtectResponse(protected=last, reasons={b.port: reason for b in bindings})
 
-    async def _tell(
+    def _news(
         self,
         plug: Plug,
         plugged: bool,
@@ -215,10 +238,11 @@ class NodeAgent:
         problems: Problems,
         up: bool,
         drift: str,
-    ) -> None:
+    ) -> tuple[Port, Seen] | None:
+        """A port and what is seen of it, unless that has been told of it as it is now."""
         port = self._ports.by_id(plug.port)
         if port is None:
-            return
+            return None
         # What is wrong with the network here is wrong with each of its ports.
         broken = (
             problems.get(plug.device)
@@ -237,19 +261,25 @@ class NodeAgent:
             problem=broken or unprotected,
             drift=drift,
         )
-        if self._told.get(plug.port) == (port.meta.revision, seen):
-            return
+        return None if self._told.get(plug.port) == (port.meta.revision, seen) else (port, seen)
+
+    async def _tell_all(self, news: Iterable[tuple[Port, Seen]]) -> None:
+        waiting = list(news)
+        for first in range(0, len(waiting), TOLD_AT_ONCE):
+            some = waiting[first : first + TOLD_AT_ONCE]
+            await asyncio.gather(*(self._tell(port, seen) for port, seen in some))
+
+    async def _tell(self, port: Port, seen: Seen) -> None:
         now = self._runtime.clock.now()
-        key = self._ports.key_of(port)
 
         def change(current: Port) -> Port:
-            if current.meta.id != plug.port or not segments.belongs(current, seen.node):
+            if current.meta.id != port.meta.id or not segments.belongs(current, seen.node):
                 return current
             return status_after(current, seen, now)
 
-        told = await self._ports.mutate(key, change)
-        if told is not None and not drift:
-            self._told[plug.port] = (told.meta.revision, seen)
+        told = await self._ports.mutate(self._ports.key_of(port), change)
+        if told is not None and not seen.drift:
+            self._told[port.meta.id] = (told.meta.revision, seen)
 
     async def _tell_networks(self, drift: Mapping[ResourceId, str]) -> None:
         now, node = self._runtime.clock.now(), self._runtime.node
@@ -259,10 +289,9 @@ class NodeAgent:
                 told = partial(network_after, node=node, drift=what, now=now)
                 await self._networks.mutate(self._networks.key_of(network), told)
 
-    async def _let_go(self, after: Observed) -> None:
+    async def _let_go(self, ports: Iterable[Port], devices: Container[str]) -> None:
         """Ports that are being deleted end here, once their tap is proven gone."""
-        devices = {p.device for p in after.plugs}
-        for port in self._ports.list():
+        for port in ports:
             if port.meta.deleting_at is None or port.spec.node != self._runtime.node:
                 continue
             device = segments.device_of(self._runtime.settings.prefix, port.meta.id)
