@@ -19,6 +19,9 @@ SHARED = {
     "stored",
     "fio",
     "cluster",
+    "enclosure",
+    "gluster",
+    "ceph",
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
+from bench.fio import Pids, Target
 from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import (
@@ -15,14 +17,13 @@ from trivet.contracts.storage.engine import (
     ServedReplica,
 )
 from trivet.contracts.storage.pool import PoolMember
-from trivet.plugins.storage import nbdkit
+from trivet.plugins.storage import nbdkit, qsd
 from trivet.plugins.storage.engine import QemuBlockEngine
 from trivet.plugins.storage.node_process import Daemon, daemons
 
 POOL = ResourceId("pool-0123456789abcdef")
 NODES = N1, N2, N3 = ("n1", "n2", "n3")
 EPOCH = 1
-Target = tuple[str, ...]
 
 
 class Cluster:
@@ -76,6 +77,14 @@ class Cluster:
             )
         )
 
+    def target(self, attached: AttachedVolume) -> Target:
+        """fio's words for an attached volume."""
+        return attached_target(attached, {node: self._folder / node for node in NODES})
+
+    def disks(self) -> tuple[Path, ...]:
+        """Where each node's pool is mounted."""
+        return tuple(self._folder / node / "s" / "pools" / POOL for node in NODES)
+
     def servers(self, node: str) -> list[Daemon]:
         """The servers of a node's replicas."""
         return list(daemons(nbdkit.PROGRAM, self._folder / node))
@@ -85,9 +94,22 @@ class Cluster:
         return self._folder / node / "s" / "pools" / POOL / "replicas" / f"{volume}.raw"
 
 
-def target(attached: AttachedVolume) -> Target:
-    """fio's words for an attached volume."""
-    return ("--ioengine=nbd", f"--uri=nbd+unix:///{attached.export}?socket={attached.socket}")
+def attached_target(attached: AttachedVolume, folders: Mapping[str, Path]) -> Target:
+    """An attached volume as fio has it: the socket that a guest would be given. Behind it are the
+    storage daemon and the servers of the replicas, by the nodes' folders."""
+    name = str(attached.volume)
+
+    def behind() -> Pids:
+        found = {}
+        for node, folder in folders.items():
+            for program in (qsd.PROGRAM, nbdkit.PROGRAM):
+                pids = [d.pid for d in daemons(program, folder) if any(name in a for a in d.argv)]
+                if pids:
+                    found[f"{program} {node}"] = pids
+        return found
+
+    uri = f"nbd+unix:///{attached.export}?socket={attached.socket}"
+    return Target(("--ioengine=nbd", f"--uri={uri}"), behind=behind)
 
 
 def written_bytes(servers: list[Daemon]) -> int:

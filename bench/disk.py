@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.fio import FILL, JOBS, fio, need_fio
-from bench.measure import Results, median, say
+from bench.cluster import attached_target
+from bench.fio import FILL, JOBS, Cells, Rounds, Target, need_fio, run_fio
+from bench.measure import Results, say
 from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.engine import AttachSpec, PoolOnNode, ReplicaSpec
@@ -37,10 +38,12 @@ def run(arguments: Sequence[str]) -> Results:
     given = parser.parse_args(arguments)
     need_fio()
     with tempfile.TemporaryDirectory(prefix="tvb") as folder:
-        return asyncio.run(_measured(Path(folder), given.rounds, given.seconds, given.size_mib))
+        return asyncio.run(
+            _measured(Path(folder), given.size_mib, Rounds(given.rounds, given.seconds))
+        )
 
 
-async def _measured(folder: Path, rounds: int, seconds: float, size_mib: int) -> Results:
+async def _measured(folder: Path, size_mib: int, how: Rounds) -> Results:
     """In a pool of its own, which is gone afterwards."""
     for name in ("s", "r"):
         (folder / name).mkdir()
@@ -51,12 +54,15 @@ async def _measured(folder: Path, rounds: int, seconds: float, size_mib: int) ->
     raw = folder / "s" / "pools" / POOL / "raw"
     try:
         await engine.open_pool(pool)
-        path = await _attached(engine, size_mib * MIB)
+        targets = {
+            "path": await _attached(engine, size_mib * MIB, folder),
+            "file": Target(("--ioengine=io_uring", f"--filename={raw}")),
+        }
         say("writing both full")
-        targets = {"path": path, "file": ("--ioengine=io_uring", f"--filename={raw}")}
         for target in targets.values():
-            await asyncio.to_thread(fio, FILL, target, size_mib, None)
-        return await asyncio.to_thread(_rounds, targets, rounds, seconds, size_mib)
+            await asyncio.to_thread(run_fio, FILL, target, size_mib, None)
+        cells = Cells()
+        await asyncio.to_thread(cells.measure, JOBS, targets, size_mib, how)
     finally:
         raw.unlink(missing_ok=True)
         await engine.detach(VOLUME)
@@ -64,31 +70,16 @@ async def _measured(folder: Path, rounds: int, seconds: float, size_mib: int) ->
         await engine.remove(VOLUME)
         await engine.close_pool(POOL, destroy=True)
         await engine.close()
+    ratios = cells.ratios("path", "file")
+    return Results({f"r1_local.{name}_ratio": ratio for name, ratio in ratios.items()}, cells.raw())
 
 
-async def _attached(engine: QemuBlockEngine, size_bytes: int) -> tuple[str, ...]:
-    """fio's words for a new volume, attached."""
+async def _attached(engine: QemuBlockEngine, size_bytes: int, folder: Path) -> Target:
+    """A new volume, attached."""
     spec = ReplicaSpec(volume=VOLUME, pool=POOL, size_bytes=size_bytes, generation=1)
     await engine.create(spec)
     served = await engine.serve(VOLUME, EPOCH)
     there = await engine.attach(
         AttachSpec(volume=VOLUME, epoch=EPOCH, size_bytes=size_bytes, replicas=(served,))
     )
-    return ("--ioengine=nbd", f"--uri=nbd+unix:///{there.export}?socket={there.socket}")
-
-
-def _rounds(
-    targets: dict[str, tuple[str, ...]], rounds: int, seconds: float, size_mib: int
-) -> Results:
-    raw: dict[str, dict[str, list[float]]] = {}
-    for number in range(rounds):
-        for job in JOBS:
-            say(f"round {number + 1} of {rounds}: {job.name}")
-            for name, target in targets.items():
-                measured = fio(job, target, size_mib, seconds)
-                raw.setdefault(job.name, {}).setdefault(name, []).append(measured)
-    ratios = {
-        name: median([p / f for p, f in zip(found["path"], found["file"], strict=True)])
-        for name, found in raw.items()
-    }
-    return Results({f"r1_local.{n}_ratio": ratio for n, ratio in ratios.items()}, raw)
+    return attached_target(there, {"n1": folder})

@@ -4,6 +4,12 @@ Each cell `<set-up>.<job>_ratio` is the median over the rounds of fio through th
 through a volume of one replica, in turn: `r2_local` and `r3` have a replica on the guest's node,
 `r2_remote` has both on others. The nodes are engines of one machine; between them is the loopback.
 
+With `--peers` the same jobs also run on Gluster (replica 3) and Ceph (size 3), in the same rounds,
+on the same pools' disks: `gluster.<job>` and `ceph.<job>` are the volume of three replicas over
+theirs. Their Debian packages are installed where they are not; what runs and is stored is gone
+afterwards. fio stands for the guest's QEMU: it uses their client libraries in its own process,
+as QEMU would, and ours over the socket that QEMU would be given.
+
 `rebuild.bytes_over_dirty`: what the server of a replica that was away wrote while it was brought
 back, over what had changed meanwhile. `rebuild.rate_ratio`: bytes a second of a whole copy over
 those of a plain copy between the two pools. `rebuild.p99_ratio`: the 99th percentile of a guest's
@@ -18,18 +24,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.cluster import N1, N2, N3, Cluster, Target, target, wait_for_copy, written_bytes
-from bench.fio import FILL, JOBS, Job, fio, need_fio, run_fio
+from bench.ceph import Ceph
+from bench.cluster import N1, N2, N3, Cluster, wait_for_copy, written_bytes
+from bench.fio import FILL, JOBS, Cells, Job, Rounds, Target, latency, need_fio, run_fio
+from bench.gluster import Gluster
 from bench.measure import Results, median, say
 from trivet.contracts.model import MIB, ResourceId
 from trivet.contracts.storage.volume import Missing
 
 SET_UPS = {"r1": (N1,), "r2_local": (N1, N2), "r2_remote": (N2, N3), "r3": (N1, N2, N3)}
 VOLUMES = {name: ResourceId(f"volume-{n:016x}") for n, name in enumerate(SET_UPS)}
-POOL_GIB = 3
+POOL_GIB = 6
+PEERS: Mapping[str, type[Gluster] | type[Ceph]] = {"gluster": Gluster, "ceph": Ceph}
 FOREGROUND = Job("foreground", ("--rw=randwrite", "--bs=4k", "--iodepth=1"))
 DIRTY = Job("dirty", ("--rw=randwrite", "--bs=64k", "--iodepth=4"))
 
@@ -41,6 +51,9 @@ def run(arguments: Sequence[str]) -> Results:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--size-mib", type=int, default=256)
     parser.add_argument("--speed-mib", type=int, default=32)
+    parser.add_argument("--peers", nargs="?", const="gluster,ceph", default="", metavar="NAMES")
+    parser.add_argument("--jobs", default=",".join(job.name for job in JOBS))
+    parser.add_argument("--without-rebuild", action="store_true")
     given = parser.parse_args(arguments)
     need_fio()
     with tempfile.TemporaryDirectory(prefix="tvb") as folder:
@@ -48,42 +61,39 @@ def run(arguments: Sequence[str]) -> Results:
 
 
 async def _measured(folder: Path, given: argparse.Namespace) -> Results:
-    cluster = Cluster(folder, POOL_GIB)
-    try:
+    jobs = [job for job in JOBS if job.name in given.jobs.split(",")]
+    how = Rounds(given.rounds, given.seconds)
+    cluster, cells = Cluster(folder, POOL_GIB), Cells()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(cluster.end)
         await cluster.start()
         targets: dict[str, Target] = {}
         for name, nodes in SET_UPS.items():
             made = await cluster.make(VOLUMES[name], given.size_mib * MIB, *nodes)
-            targets[name] = target(made)
+            targets[name] = cluster.target(made)
+        peers = [name for name in given.peers.split(",") if name]
+        for name in peers:
+            say(f"starting {name}")
+            (folder / name).mkdir()
+            peer = PEERS[name](folder / name, cluster.disks(), given.size_mib)
+            targets[name] = await asyncio.to_thread(stack.enter_context, peer.running())
+        for name, target in targets.items():
             say(f"writing {name} full")
-            await asyncio.to_thread(fio, FILL, targets[name], given.size_mib, None)
-        results = await asyncio.to_thread(
-            _cells, targets, given.rounds, given.seconds, given.size_mib
-        )
-        say("rebuild")
-        results.figures |= await _rebuild(cluster, targets["r2_local"], given)
-        return results
-    finally:
-        await cluster.end()
-
-
-def _cells(targets: dict[str, Target], rounds: int, seconds: float, size_mib: int) -> Results:
-    raw: dict[str, dict[str, list[float]]] = {}
-    for number in range(rounds):
-        for job in JOBS:
-            say(f"round {number + 1} of {rounds}: {job.name}")
-            for name, where in targets.items():
-                measured = fio(job, where, size_mib, seconds)
-                raw.setdefault(job.name, {}).setdefault(name, []).append(measured)
-    figures = {
-        f"{name}.{job}_ratio": median(
-            [a / b for a, b in zip(found[name], found["r1"], strict=True)]
-        )
-        for name in targets
-        if name != "r1"
-        for job, found in raw.items()
-    }
-    return Results(figures, raw)
+            await asyncio.to_thread(run_fio, FILL, target, given.size_mib, None)
+        await asyncio.to_thread(cells.measure, jobs, targets, given.size_mib, how)
+        figures = {
+            f"{name}.{job}_ratio": ratio
+            for name in SET_UPS
+            if name != "r1"
+            for job, ratio in cells.ratios(name, "r1").items()
+        }
+        for name in peers:
+            figures |= {f"{name}.{job}": ratio for job, ratio in cells.ratios("r3", name).items()}
+        if not given.without_rebuild:
+            say("rebuild")
+            figures |= await _rebuild(cluster, targets["r2_local"], given)
+        return Results(figures, cells.raw())
+    raise AssertionError("the stack passes errors on")
 
 
 async def _rebuild(cluster: Cluster, where: Target, given: argparse.Namespace) -> dict[str, float]:
@@ -129,8 +139,7 @@ async def _rebuild(cluster: Cluster, where: Target, given: argparse.Namespace) -
 
 
 def _p99(where: Target, given: argparse.Namespace) -> float:
-    told = run_fio(FOREGROUND, where, given.size_mib, given.seconds)
-    return float(told["clat_ns"]["percentile"]["99.000000"])
+    return latency(FOREGROUND, where, given.size_mib, given.seconds)["99.000000"]
 
 
 def _plain_copy(cluster: Cluster, volume: ResourceId) -> float:
