@@ -1,5 +1,5 @@
 """Ceph with three copies for a comparison: one monitor, three OSDs (BlueStore), each in a file on
-another disk. Without keys, which costs it nothing.
+another disk. Its authentication is on, as it comes.
 
 fio reaches it through librbd, as QEMU's driver does, with librbd's cache as it comes.
 """
@@ -27,9 +27,7 @@ SETTINGS = """\
 fsid = {fsid}
 mon_host = {address}
 mon_initial_members = a
-auth_cluster_required = none
-auth_service_required = none
-auth_client_required = none
+keyring = {folder}/keyring
 osd_pool_default_size = {copies}
 osd_pool_default_min_size = 2
 osd_crush_chooseleaf_type = 0
@@ -39,7 +37,9 @@ mon_data = {folder}/mon
 mon_data_avail_crit = 1
 osd_data = {folder}/osd$id
 bluestore_block_size = {osd_bytes}
-bluestore_block_create = true
+
+[osd]
+keyring = {folder}/osd$id/keyring
 """
 
 
@@ -71,7 +71,7 @@ class Ceph:
                 self._start_monitor(there, fsid)
                 for number, store in enumerate(self._stores):
                     self._start_osd(there, number, store)
-                there.wait("Ceph's OSDs", lambda: self._up(there) == len(self._stores))
+                there.wait("Ceph's OSDs", lambda: self._all_up(there))
                 self._tool(there, "ceph", "osd", "pool", "create", POOL, str(PLACEMENT_GROUPS))
                 self._tool(
                     there, "rbd", "create", "--size", f"{self._size_mib}M", f"{POOL}/{IMAGE}"
@@ -90,7 +90,21 @@ class Ceph:
         (self._folder / "mon").mkdir()
         map_ = str(self._folder / "map")
         there.run("monmaptool", "--create", "--fsid", fsid, "--add", "a", ADDRESS, map_)
-        self._tool(there, "ceph-mon", "--mkfs", "-i", "a", "--monmap", map_)
+        keys = ("ceph-authtool", str(self._folder / "keyring"), "--gen-key")
+        there.run(*keys, "--create-keyring", "-n", "mon.", "--cap", "mon", "allow *")
+        everything = (
+            "--cap",
+            "mon",
+            "allow *",
+            "--cap",
+            "osd",
+            "allow *",
+            "--cap",
+            "mgr",
+            "allow *",
+        )
+        there.run(*keys, "-n", "client.admin", *everything)
+        self._tool(there, "ceph-mon", "--mkfs", "-i", "a", "--monmap", map_, "--keyring", keys[1])
         there.start("ceph-mon", "--conf", str(self._settings), "-i", "a", "-f")
         status = ("ceph", "--conf", str(self._settings), "--connect-timeout=2", "status")
         there.wait("Ceph's monitor", lambda: there.succeeds(*status))
@@ -100,12 +114,16 @@ class Ceph:
         (self._folder / f"osd{number}").symlink_to(store)
         name = str(uuid.uuid4())
         self._tool(there, "ceph", "osd", "new", name, str(number))
+        allowed = ("mon", "allow profile osd", "osd", "allow *")
+        key = ("-o", str(store / "keyring"))
+        self._tool(there, "ceph", "auth", "get-or-create", f"osd.{number}", *allowed, *key)
         self._tool(there, OSD, "-i", str(number), "--mkfs", "--osd-uuid", name)
         place = (f"osd.{number}", "1", "root=default", f"host=host{number}")
         self._tool(there, "ceph", "osd", "crush", "add", *place)
         there.start(OSD, "--conf", str(self._settings), "-i", str(number), "-f")
 
-    def _up(self, there: Enclosure) -> int:
-        """How many OSDs take part."""
-        told = self._tool(there, "ceph", "osd", "stat", "--format=json")
-        return int(json.loads(told)["num_up_osds"])
+    def _all_up(self, there: Enclosure) -> bool:
+        """Whether all OSDs take part."""
+        asked = ("ceph", "--conf", str(self._settings), "osd", "stat", "--format=json")
+        told = json.loads(there.run(*asked))
+        return int(told["num_up_osds"]) == len(self._stores)

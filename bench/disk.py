@@ -32,8 +32,8 @@ EPOCH = 1
 def run(arguments: Sequence[str]) -> Results:
     """Measure all jobs."""
     parser = argparse.ArgumentParser(prog="trivet bench disk")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=0.75)
     parser.add_argument("--size-mib", type=int, default=512)
     given = parser.parse_args(arguments)
     need_fio()
@@ -71,7 +71,9 @@ async def _measured(folder: Path, size_mib: int, how: Rounds) -> Results:
         await engine.close_pool(POOL, destroy=True)
         await engine.close()
     ratios = cells.ratios("path", "file")
-    return Results({f"r1_local.{name}_ratio": ratio for name, ratio in ratios.items()}, cells.raw())
+    return Results(
+        {f"r1_local.{name}_ratio": ratio for name, ratio in ratios.items()}, cells.raw("file")
+    )
 
 
 async def _attached(engine: QemuBlockEngine, size_bytes: int, folder: Path) -> Target:

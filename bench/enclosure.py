@@ -47,15 +47,19 @@ class Enclosure:
         """What comes before a command that needs the network alone."""
         return ("nsenter", f"--target={self._first}", "--net", "--")
 
-    def run(self, *argv: str) -> str:
-        """A command that must succeed; its output."""
-        done = subprocess.run(
+    def attempt(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """A command, and how it ended."""
+        return subprocess.run(
             (*self.within, *argv),
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
+
+    def run(self, *argv: str) -> str:
+        """A command that must succeed; its output."""
+        done = self.attempt(*argv)
         if done.returncode:
             sys.exit(f"{shlex.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
@@ -87,9 +91,7 @@ class Enclosure:
 
     def succeeds(self, *argv: str) -> bool:
         """Whether a command succeeds."""
-        return (
-            subprocess.run((*self.within, *argv), capture_output=True, check=False).returncode == 0
-        )
+        return self.attempt(*argv).returncode == 0
 
     def behind(self) -> Pids:
         """The processes within, by their names."""

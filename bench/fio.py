@@ -3,8 +3,7 @@
 Beside operations and bytes each run tells the processor time an operation took, by process: where
 all that takes part shares a few processors, that is what limits a path, and it wobbles less than
 times do when the machine has something else to do. What the kernel does later by itself (writing
-dirty pages back) is nobody's.
-"""
+dirty pages @"""
 
 from __future__ import annotations
 
@@ -165,15 +164,23 @@ class Cells:
             for job, found in self._rates.items()
         }
 
-    def raw(self) -> dict[str, object]:
-        """All rates; and by job, target and process the median of the microseconds."""
-        return {
-            **self._rates,
-            "cpu_us": {
-                job: {name: _medians(runs) for name, runs in by_target.items()}
-                for job, by_target in self._cpu_us.items()
-            },
+    def raw(self, base: str) -> dict[str, object]:
+        """All rates; by job, target and process the median of the microseconds; and, as
+        `cpu_ratio`, those of the target `base` over each other's: the ratio of rates that is to
+        be expected where processors are all that limits."""
+        spent = {
+            job: {name: _medians(runs) for name, runs in by_target.items()}
+            for job, by_target in self._cpu_us.items()
         }
+        ratios = {
+            job: {
+                name: round(of[base]["sum"] / took["sum"], 3)
+                for name, took in of.items()
+                if name != base and took["sum"]
+            }
+            for job, of in spent.items()
+        }
+        return {**self._rates, "cpu_us": spent, "cpu_ratio": ratios}
 
 
 def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
