@@ -3,7 +3,9 @@
 Beside operations and bytes each run tells the processor time an operation took, by process: where
 all that takes part shares a few processors, that is what limits a path, and it wobbles less than
 times do when the machine has something else to do. What the kernel does later by itself (writing
-dirty pages @"""
+dirty pages back) is nobody's; of fio itself it is the thread that asks, without what a client's
+library runs beside it.
+"""
 
 from __future__ import annotations
 
