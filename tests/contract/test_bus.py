@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from trivet.contracts.errors import DENIED, UNAVAILABLE, Fatal, Retry
-from trivet.runtime.nats_bus import NatsBus
-from trivet.runtime.nats_link import ApiError, Link
+from trivet.runtime.bus import Message
+from trivet.runtime.lateness import Stamp, boot_time
+from trivet.runtime.nats_bus import STAMP_HEADER, TIMEOUT_HEADER, NatsBus
+from trivet.runtime.nats_link import ApiError, CameLate, Link
 from trivet.runtime.nats_store import NatsStore
 from trivet.runtime.nkeys import make_key
 from trivet.testing.bus_world import BusWorld, MemoryWorld, NatsWorld
@@ -145,3 +147,42 @@ class TestRequestsUnderDenial:
         assert results[:10] == [b"%d" % n for n in range(10)]
         assert all(isinstance(r, Fatal) and r.code is DENIED for r in results[10:])
         await storage.close()
+
+
+class TestLateRequests:
+    """What was under way for longer than its caller waits is not done; see `runtime.lateness`."""
+
+    @pytest.fixture
+    async def heard(self, compute: NatsBus) -> AsyncIterator[list[bytes]]:
+        heard: list[bytes] = []
+
+        async def hear(message: Message) -> bytes:
+            heard.append(message.data)
+            return b"done"
+
+        subscription = await compute.serve(SUBJECT, hear, queue=None, bound=1)
+        yield heard
+        await subscription.stop()
+
+    async def test_a_late_request_is_not_done_and_its_sender_is_told(
+        self, compute: NatsBus, heard: list[bytes]
+    ) -> None:
+        now = 1_000.0
+        stamp = Stamp(lambda: now)
+        headers = {TIMEOUT_HEADER: "5000", STAMP_HEADER: stamp.now()}
+        await compute.link.request(SUBJECT, b"first", timeout_s=5, headers=headers)
+        now -= 30  # as if it had been sent 30 s ago
+        late = {**headers, STAMP_HEADER: stamp.now()}
+        with pytest.raises(CameLate):
+            await compute.link.request(SUBJECT, b"late", timeout_s=5, headers=late)
+        assert heard == [b"first"]
+
+    async def test_who_only_looks_late_is_heard(
+        self, compute: NatsBus, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stopped_s = 0.0
+        monkeypatch.setattr(compute, "_stamp", Stamp(lambda: boot_time() - stopped_s))
+        assert await compute.request(SUBJECT, b"first", timeout_s=5) == b"done"
+        stopped_s = 60.0  # its machine was suspended
+        assert await compute.request(SUBJECT, b"second", timeout_s=5) == b"done"
+        assert heard == [b"first", b"second"]

@@ -1,7 +1,8 @@
 """A service on the skeleton: the common operations, events, controllers, a crash in between."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from trivet.contracts.errors import (
     NAME_TAKEN,
     NOT_FOUND,
     REVISION,
+    TIMEOUT,
     UNAVAILABLE,
     TrivetError,
 )
@@ -47,7 +49,10 @@ async def admit(before: Volume | None, after: Volume) -> Volume:
     return after
 
 
-async def bootstrap(service: Service) -> None:
+Admit = Callable[[Volume | None, Volume], Awaitable[Volume]]
+
+
+async def bootstrap(service: Service, admit: Admit = admit) -> None:
     """Volumes whose controller makes them ready, and lets go of them when they are deleted."""
     volumes = service.collection(VOLUME)
     serve_crud(service, CRUD, Hooks(admit, finalizers=("test",)))
@@ -114,6 +119,35 @@ async def test_refusals_have_their_codes(harness: Harness) -> None:
     assert await code_of(harness.call(CRUD.get, GetRequest(name="data"))) is MALFORMED
     missing = DeleteRequest(project=PROJECT, name="nothing")
     assert await code_of(harness.call(CRUD.delete, missing)) is NOT_FOUND
+
+
+async def test_who_has_given_up_does_not_undo_what_was_asked_since(
+    tmp_path: Path,
+) -> None:
+    judging, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(before: Volume | None, after: Volume) -> Volume:
+        if after.meta.labels.get("written") == "1" and not judging.is_set():
+            judging.set()
+            await go_on.wait()
+        return after
+
+    def edit(written: str) -> EditRequest:
+        return EditRequest(project=PROJECT, name="data", labels={"written": written})
+
+    async with Harness(tmp_path) as harness:
+        await harness.start("storage", partial(bootstrap, admit=slowly))
+        await harness.call(CRUD.create, new("data"))
+        given_up = harness.client.call(CRUD.edit, edit("1"), timeout_s=0.2)
+        assert await code_of(given_up) is TIMEOUT
+        assert judging.is_set()
+        await harness.call(CRUD.edit, edit("1"))
+        await harness.call(CRUD.edit, edit("2"))
+        go_on.set()
+        await harness.stop("storage")  # which lets what is at work finish
+        await harness.start("storage", bootstrap)
+        found = await harness.call(CRUD.get, GetRequest(project=PROJECT, name="data"))
+        assert found.meta.labels == {"written": "2"}
 
 
 async def test_a_bug_is_answered_without_its_inside(harness: Harness) -> None:

@@ -34,8 +34,10 @@ from trivet.contracts.errors import (
     NAME_TAKEN,
     NOT_FOUND,
     REVISION,
+    TIMEOUT,
     FieldError,
     Refused,
+    Retry,
     TrivetError,
 )
 from trivet.contracts.model import Model
@@ -211,8 +213,9 @@ class CrudHandlers(Generic[ResourceT]):
         """Merge a patch into spec and labels, over conflicts unless a revision was named."""
         project = self._project(request.project)
         key = self._kind.key(project, request.name)
+        began = self._service.runtime.clock.monotonic()
         for attempt in range(EDIT_ATTEMPTS):
-            await self._apart(attempt)
+            await self._apart(attempt, call, began)
             before = await self._all.fresh(key)
             if before is None:
                 raise not_found(self._kind, request.name, project)
@@ -234,8 +237,9 @@ class CrudHandlers(Generic[ResourceT]):
         """Mark for deletion; at once gone where nobody keeps anything for it."""
         project = self._project(request.project)
         key = self._kind.key(project, request.name)
+        began = self._service.runtime.clock.monotonic()
         for attempt in range(EDIT_ATTEMPTS):
-            await self._apart(attempt)
+            await self._apart(attempt, call, began)
             before = await self._all.fresh(key)
             if before is None:
                 raise not_found(self._kind, request.name, project)
@@ -251,10 +255,16 @@ class CrudHandlers(Generic[ResourceT]):
             return self._hooks.shown(marked)
         raise Refused(CONFLICT, f"{self._kind.name} {request.name} changes too often to be deleted")
 
-    async def _apart(self, attempt: int) -> None:
-        """Who conflicted twice waits for a random while, or two could go on in step for ever."""
+    async def _apart(self, attempt: int, call: Call, began: float) -> None:
+        """Who conflicted twice waits for a random while, or two could go on in step for ever.
+        Raises `Retry(TIMEOUT)` where the caller has given up since: it may have asked again, and
+        for something else after that, which this request must not undo."""
+        clock = self._service.runtime.clock
         if attempt > 1:
-            await self._service.runtime.clock.sleep(random.random() * STEP_APART_S * attempt)
+            await clock.sleep(random.random() * STEP_APART_S * attempt)
+        passed_s = clock.monotonic() - began
+        if attempt and call.remaining_s is not None and passed_s >= call.remaining_s:
+            raise Retry(TIMEOUT, "it conflicted until nobody waited for it any more")
 
     async def _marked(self, before: ResourceT) -> ResourceT:
         """The resource marked for deletion, if it may be, and is still as it was judged."""

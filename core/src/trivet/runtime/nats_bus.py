@@ -1,7 +1,8 @@
 """The bus on NATS: requests, core messages, and the event stream `EVENTS`.
 
 See `trivet.runtime.bus` for the law. A request carries the time it has left in a header, since
-the clocks of two machines are never compared.
+the clocks of two machines are never compared; what it loses of that on its way is found by the
+stamp it carries (`runtime.lateness`). Who sent a request that came too late is told so.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ from trivet.contracts.errors import UNAVAILABLE, Retry
 from trivet.contracts.event import STREAM
 from trivet.runtime.bus import Callback, Handler, Message, StreamMessage
 from trivet.runtime.handlers import Handlers
-from trivet.runtime.nats_link import ApiError, Hook, Link, translate
+from trivet.runtime.lateness import Lateness, Stamp
+from trivet.runtime.nats_link import (
+    STATUS_HEADER,
+    TOO_LATE,
+    ApiError,
+    CameLate,
+    Hook,
+    Link,
+    translate,
+)
 from trivet.runtime.nats_tail import consumer, from_sequence, last_sequence, lives, newest
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_HEADER = "Trivet-Timeout-Ms"
+STAMP_HEADER = "Trivet-Sent"
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 
@@ -54,6 +65,8 @@ class NatsBus:
     def __init__(self, link: Link) -> None:
         self.link = link
         self._subscriptions: list[_Subscription] = []
+        self._stamp = Stamp()
+        self._lateness = Lateness()
 
     @classmethod
     async def connect(
@@ -85,7 +98,21 @@ class NatsBus:
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """The reply of one listener."""
-        sent = {**(headers or {}), TIMEOUT_HEADER: str(int(timeout_s * 1000))}
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        try:
+            return await self._ask(subject, data, timeout_s, headers or {})
+        except CameLate as error:
+            # It was not done. That the caller still waits shows that the stamp is not true.
+            log.info("%s: %s", subject, error)
+            self._stamp.renew()
+            return await self._ask(subject, data, until - loop.time(), headers or {})
+
+    async def _ask(
+        self, subject: str, data: bytes, timeout_s: float, headers: Mapping[str, str]
+    ) -> bytes:
+        left = str(max(0, int(timeout_s * 1000)))
+        sent = {**headers, TIMEOUT_HEADER: left, STAMP_HEADER: self._stamp.now()}
         return (await self.link.request(subject, data, timeout_s=timeout_s, headers=sent)).data
 
     async def serve(
@@ -114,8 +141,14 @@ class NatsBus:
 
         async def accept(message: Msg) -> None:
             headers = message.headers or {}
-            left = headers.get(TIMEOUT_HEADER, "")
-            deadline = loop.time() + int(left) / 1000 if _MILLISECONDS.fullmatch(left) else None
+            left, deadline = headers.get(TIMEOUT_HEADER, ""), None
+            if _MILLISECONDS.fullmatch(left):
+                late_s = self._lateness.of(headers.get(STAMP_HEADER, ""))
+                deadline = loop.time() + int(left) / 1000 - late_s
+                if late_s and deadline <= loop.time():
+                    log.warning("%s came %.1f s late and is not done", message.subject, late_s)
+                    await self._reply_to(message.reply, TOO_LATE)(b"")
+                    return
             arrived = Message(message.subject, message.data, headers)
             handlers.accept(arrived, deadline, self._reply_to(message.reply))
 
@@ -123,12 +156,14 @@ class NatsBus:
         self._subscriptions.append(subscription)
         return subscription
 
-    def _reply_to(self, reply_subject: str) -> Callable[[bytes], Awaitable[None]]:
+    def _reply_to(self, reply_subject: str, status: str = "") -> Callable[[bytes], Awaitable[None]]:
+        headers = {STATUS_HEADER: status} if status else None
+
         async def reply(data: bytes) -> None:
             if not reply_subject:
                 return
             try:
-                await self.link.publish(reply_subject, data)
+                await self.link.publish(reply_subject, data, headers=headers)
             except Retry as error:
                 log.info("an answer can't be sent: %s", error)
 

@@ -53,7 +53,9 @@ PINGS_MISSED_MAX = 2
 API_TIMEOUT_S = 5.0
 FLUSH_TIMEOUT_S = 5
 
+STATUS_HEADER = "Status"
 NO_RESPONDERS = "503"
+TOO_LATE = "408"
 NOT_FOUND = 404
 WRONG_LAST_SEQUENCE = (10071, 10164)
 """A compare-and-swap that lost; the second where another write of the key is being replicated."""
@@ -70,6 +72,10 @@ Hook = Callable[[], Awaitable[None]]
 class _Pending:
     subject: str
     answer: asyncio.Future[Msg]
+
+
+class CameLate(Retry):
+    """A request took longer to its listener than it had time; it was not done."""
 
 
 class ApiError(Exception):
@@ -174,8 +180,11 @@ class Link:
             raise Retry(TIMEOUT, f"no answer on {subject} within {timeout_s:g} s") from None
         finally:
             del self._pending[token]
-        if message.headers and message.headers.get("Status") == NO_RESPONDERS:
+        status = message.headers.get(STATUS_HEADER) if message.headers else None
+        if status == NO_RESPONDERS:
             raise Retry(UNAVAILABLE, f"nobody listens on {subject}")
+        if status == TOO_LATE:
+            raise CameLate(TIMEOUT, f"the request on {subject} came too late and was not done")
         return message
 
     async def publish(
