@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -331,3 +332,28 @@ async def test_a_bus_that_is_cut_is_unavailable_not_broken(site: Any) -> None:
     assert reply.status_code == 503
     await site.bus.restore()
     assert (await site.ask("GET", VMS)).status_code == 200
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_nothing_is_changed_for_a_caller_who_has_gone(site: Any, gone: bool) -> None:
+    said = [{"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if said:
+            return said.pop()
+        if not gone:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", b"Bearer admin"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": VMS}
+    scope |= {"raw_path": VMS.encode(), "query_string": b"", "headers": headers, "scheme": "http"}
+    await site.gateway.app(scope, receive, send)
+    assert sent[0]["status"] == (503 if gone else 201)
+    assert [op for op, *_ in site.cloud.calls if op == "vm.create"] == (
+        [] if gone else ["vm.create"]
+    )

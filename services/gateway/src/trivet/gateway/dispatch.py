@@ -27,6 +27,7 @@ from trivet.contracts.endpoint import CreateRequest, Endpoint
 from trivet.contracts.errors import (
     FORBIDDEN,
     MALFORMED,
+    TIMEOUT,
     TOO_MANY,
     Refused,
     Retry,
@@ -161,6 +162,10 @@ class Dispatcher:
         if len(data) > _SURELY_FITS and len(asked.model_dump_json()) > MAX_REQUEST_BYTES:
             hint = f"at most {MAX_REQUEST_BYTES} bytes"
             raise Refused(TOO_LARGE, "the request is too large with its defaults", hint=hint)
+        if route.endpoint.changes and await request.is_disconnected():
+            # It waited here (this process was stopped) until nobody waited for it, and may have
+            # been asked of another gateway since.
+            raise Retry(TIMEOUT, "its caller had gone before it began")
         key = request.headers.get(HEADER)
         if key is not None and route.http.method == "POST":
             once = self._asked(exchange, request, key, query, body)
