@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from trivet.host.config_files import ensure_settings
-from trivet.host.keys import write_secret, write_whole
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_secret, write_whole
 
 
 def test_a_whole_file_has_its_content_and_its_mode(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.host import made as record
-from trivet.host.keys import write_secret
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_secret
 
 ASIDE = ".before-trivet-up"
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from trivet.host.keys import write_secret, write_whole
+from trivet.host.whole_files import write_secret, write_whole
 
 CA_DAYS = 3650
 SERVER_DAYS = 365

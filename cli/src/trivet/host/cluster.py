@@ -15,8 +15,8 @@ from pydantic import Field
 
 from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.contracts.model import Model, Name
-from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_whole
 
 BUS_PORT = 4222
 ROUTE_PORT = 6222

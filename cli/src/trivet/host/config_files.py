@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from trivet.host.cluster import BUS_PORT, Membership, bus_listen, route_listen
 from trivet.host.hypervisor import libvirtd_of
-from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_whole
 from trivet.runtime.nats_config import Cluster as BusCluster
 from trivet.runtime.nats_config import ServerPlan, Tls, server_config
 from trivet.runtime.settings import Settings, load_settings

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trivet.contracts.model import Model
-from trivet.host.keys import write_secret
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_secret
 
 
 class Made(Model):

@@ -8,7 +8,6 @@ anew. SIGTERM: guests are stopped, then everything. SIGUSR1: it alone ends (an u
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -20,8 +19,8 @@ import time
 from dataclasses import dataclass, field
 from types import FrameType
 
-from trivet.contracts.errors import TrivetError
-from trivet.host import bus_admin, machine, processes, readiness
+from trivet.host import bus_errand, machine, processes, readiness
+from trivet.host.bus_errand import DRAIN, PROVISION, PROVISION_S
 from trivet.host.hypervisor import prepare_libvirtd
 from trivet.host.layout import Layout
 from trivet.host.logs import LogFolder
@@ -36,8 +35,8 @@ log = logging.getLogger(__name__)
 
 NAME = "supervisor"
 LOOK_EVERY_S = 0.25
-PROVISION_S = 10.0
-"""Of one attempt: while the most of a cluster's buses are away, the rest of the node goes on."""
+DRAIN_S = 90.0
+"""The grace that guests get, and the compute service's own time to say how it went."""
 
 
 @dataclass
@@ -176,13 +175,11 @@ class Supervisor:
             running.ready = True
 
     def _provision(self) -> None:
-        try:
-            asyncio.run(bus_admin.provision(self._settings, PROVISION_S))
-        except TrivetError as error:
-            log.warning("the bus is not provisioned yet: %s", error)
+        self._provisioned, told = bus_errand.send(PROVISION, self._layout, PROVISION_S)
+        if self._provisioned:
+            log.info("%s", told)
         else:
-            log.info("the bus has its streams and buckets")
-            self._provisioned = True
+            log.warning("the bus is not provisioned yet: %s", told)
 
     def _stop_all(self) -> None:
         if not self._settings.witness:
@@ -203,11 +200,11 @@ class Supervisor:
 
     def _stop_guests(self) -> None:
         self._tell("stopping guests")
-        try:
-            drained = asyncio.run(bus_admin.drain(self._settings, bus_admin.DRAIN_GRACE_S))
-            log.info("guests stopped: %d, of them by force: %d", drained.stopped, drained.forced)
-        except TrivetError as error:
-            log.warning("guests were not stopped by the compute service: %s", error)
+        done, told = bus_errand.send(DRAIN, self._layout, DRAIN_S)
+        if done:
+            log.info("%s", told)
+        else:
+            log.warning("guests were not stopped by the compute service: %s", told)
 
     def _tell(self, stage: str) -> None:
         told = {

@@ -5,9 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from opentelemetry import trace
+TraceId = Callable[[], str | None]
+
+
+def _no_trace() -> str | None:
+    return None
+
+
+class _Traces:
+    """Who knows the present trace: nobody, before traces are made."""
+
+    present: TraceId = staticmethod(_no_trace)
+
+
+def tell_traces(present: TraceId | None) -> None:
+    """Name in each line the trace that `present` gives (32 hex digits); None: name none."""
+    _Traces.present = staticmethod(present or _no_trace)
 
 
 class JsonFormatter(logging.Formatter):
@@ -26,9 +42,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            line["trace_id"] = f"{context.trace_id:032x}"
+        if (trace_id := _Traces.present()) is not None:
+            line["trace_id"] = trace_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -23,6 +23,7 @@ from typing import Any
 from opentelemetry import context, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from trivet.runtime.logs import tell_traces
 from trivet.runtime.settings import TelemetrySettings
 
 RECENT_S = 120.0
@@ -65,6 +66,12 @@ def trace_with(provider: trace.TracerProvider | None) -> None:
     """Make traces with `provider` from now on; None: make none."""
     _Tracing.tracer = provider.get_tracer("trivet") if provider else None
     _Tracing.causes = Causes()
+    tell_traces(_trace_id if provider else None)
+
+
+def _trace_id() -> str | None:
+    present = trace.get_current_span().get_span_context()
+    return f"{present.trace_id:032x}" if present.is_valid else None
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[trace.Span]:

@@ -25,8 +25,8 @@ from trivet.host.checkout import checkout, source_version
 from trivet.host.defaults import ensure_defaults, file_members, made_defaults
 from trivet.host.failure import failed
 from trivet.host.founding import found
-from trivet.host.keys import write_whole
 from trivet.host.layout import Layout
+from trivet.host.whole_files import write_whole
 from trivet.plugins.compute import cpu_groups
 from trivet.testing.lab import clocks, disks
 from trivet.testing.lab.plan import NETS, LabPlan, load_plan

@@ -12,7 +12,6 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import jwt
 from pydantic import Field
 
 from trivet.contracts.driver import DriverContext, Probe
@@ -24,10 +23,9 @@ from trivet.contracts.security.identity_provider import (
     IdentityProvider,
     LoginFacts,
 )
-from trivet.plugins.security.oidc_keys import ProviderKeys
 
 if TYPE_CHECKING:
-    pass
+    import jwt
 
 LEEWAY_S = 30
 TOKEN_CHARS = 8192
@@ -69,7 +67,10 @@ class Oidc:
     Config: ClassVar[type[Model]] = OidcConfig
 
     def __init__(self, context: DriverContext, config: OidcConfig) -> None:
-        import httpx  # late: it is large, and seldom needed
+        # Late: they are large, and seldom needed.
+        import httpx
+
+        from trivet.plugins.security.oidc_keys import ProviderKeys
 
         self._config = config
         self._client = httpx.AsyncClient(follow_redirects=False)
@@ -102,6 +103,8 @@ class Oidc:
         """The identity in a token that the provider signed."""
         if len(bearer) > TOKEN_CHARS or bearer.count(".") != 2:
             return None
+        import jwt  # late, as above
+
         try:
             head = jwt.get_unverified_header(bearer)
         except jwt.PyJWTError:
@@ -116,6 +119,8 @@ class Oidc:
         return self._identity(claims) if claims is not None else None
 
     def _claims(self, bearer: str, key: jwt.PyJWK, algorithm: str) -> dict[str, Any] | None:
+        import jwt
+
         try:
             return jwt.decode(
                 bearer,
