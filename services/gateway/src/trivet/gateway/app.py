@@ -138,6 +138,7 @@ class Gateway:
             Route("/v1/health", _guarded(self._answer_health), methods=["GET"]),
             Route("/", _guarded(page.index), methods=["GET"]),
             Route("/console", _guarded(page.console), methods=["GET"]),
+            Route("/screen", _guarded(page.screen), methods=["GET"]),
             Route("/page/{name:segment}", _guarded(page.part), methods=["GET"]),
             Route("/metrics", _guarded(self._metrics.own), methods=["GET"]),
             Route(

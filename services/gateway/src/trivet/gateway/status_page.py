@@ -1,4 +1,5 @@
-"""The pages of the gateway: the status page at `/`, and a VM's serial console at `/console`.
+"""The pages of the gateway: the status page at `/`, a VM's serial line at `/console`, and its
+screen at `/screen`.
 
 They are a few static files, read once, under a policy that lets nothing else in. A page holds no
 secret and no data: whoever opens it types a token, and it asks the API like any other client. Its
@@ -22,6 +23,10 @@ TYPES = {
     "page.js": "text/javascript; charset=utf-8",
     "console.html": "text/html; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
+    "join.js": "text/javascript; charset=utf-8",
+    "rfb.js": "text/javascript; charset=utf-8",
+    "screen.html": "text/html; charset=utf-8",
+    "screen.js": "text/javascript; charset=utf-8",
     "terminal.js": "text/javascript; charset=utf-8",
 }
 HEADERS = {
@@ -50,6 +55,10 @@ class StatusPage:
     async def console(self, request: Request) -> Response:
         """The console's page."""
         return self._file("console.html")
+
+    async def screen(self, request: Request) -> Response:
+        """The screen's page."""
+        return self._file("screen.html")
 
     async def part(self, request: Request) -> Response:
         """What the page is made of."""
