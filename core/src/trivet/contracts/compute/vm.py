@@ -134,6 +134,9 @@ class VmSpec(Model):
     that of a UEFI firmware. `memory_min_mib`: while its node is short of memory the guest may be
     asked to use less (`status.balloon`), but never less than that.
 
+    A `template` is what clones are made from: it is stopped, and stays as it is until it is none
+    any more. Its clones are none.
+
     `user_data` (as cloud-init takes it) and `ssh_keys` reach the guest on a disk that is made
     anew at each start; cloud-init itself obeys most of it at the guest's first one only."""
 
@@ -149,6 +152,7 @@ class VmSpec(Model):
     disks: tuple[DiskRequest, ...] = Field(default=(), max_length=16)
     nics: tuple[NicRequest, ...] = Field(default=(), max_length=8)
     power: WantedPower = WantedPower.RUNNING
+    template: bool = False
     firmware: str = Field(default="bios", pattern="^(bios|uefi)$")
     tpm: bool = False
     cpu: CpuTuning = CpuTuning()

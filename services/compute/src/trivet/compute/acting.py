@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trivet.compute.domain.power import Verb, after
+from trivet.compute.domain.templates import check_start
 from trivet.compute.parts import Parts, not_deleting
 from trivet.contracts.compute.vm import Vm
 from trivet.contracts.endpoint import Ref
@@ -23,6 +24,8 @@ async def set_power(
 
     def change(vm: Vm) -> Vm:
         not_deleting(vm)
+        if verb is Verb.START:
+            check_start(vm)
         spec = vm.spec.model_copy(update={"power": after(verb, vm.spec.power)})
         return further(vm.with_spec(spec))
 

@@ -20,6 +20,7 @@ def clone_of(vm: Vm, mode: CloneMode, power: WantedPower) -> VmSpec:
             "origin": vm.meta.name,
             "clone": mode.value,
             "power": power,
+            "template": False,
             "nics": tuple(nic.model_copy(update={"address": None}) for nic in spec.nics),
             "cpu": spec.cpu.model_copy(update={"pin": ()}),
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from trivet.compute.domain.edits import check_disks, check_nics, named
 from trivet.compute.domain.power import edited
+from trivet.compute.domain.templates import check as check_template
 from trivet.compute.domain.vm_parts import check_names
 from trivet.compute.domain.vm_plan import CONTROLLER
 from trivet.compute.parts import Parts
@@ -76,6 +77,7 @@ async def admitted(parts: Parts, before: Vm | None, after: Vm) -> Vm:
     spec = named(before.spec if before else None, after.spec)
     after = _asking(before, after, spec)
     check_names(after.meta.name, after.spec)
+    check_template(before, after.spec)
     if before is not None:
         immutable(before.spec, after.spec, *IMMUTABLE_FIELDS)
         check_disks(before.spec, after.spec)
