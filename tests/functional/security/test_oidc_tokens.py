@@ -80,6 +80,24 @@ async def test_a_good_token_names_a_user(server: OidcServer, provider: Oidc) -> 
     assert await provider.identify(server.token()) is not None
 
 
+async def test_a_token_that_names_no_key_is_by_the_only_one(
+    server: OidcServer, tmp_path: Path
+) -> None:
+    server.sign = lambda claims: jwt.encode(dict(claims), RSA, "RS256")
+    encryption = jwk(OTHER, "enc", use="enc")
+    for keys, user in (
+        ([jwk(RSA, "k1"), encryption], "oidc-ann"),
+        ([jwk(RSA, "k1"), jwk(EC, "k2", alg="ES256")], None),
+        ([jwk(OTHER, "k1")], None),
+        ([encryption], None),
+    ):
+        server.keys = keys
+        provider = Oidc(DriverContext("n1", tmp_path, tmp_path), config(server))
+        found = await provider.identify(server.token())
+        assert (found.user if found else None) == user
+        await provider.close()
+
+
 _NOW = int(time.time())
 
 

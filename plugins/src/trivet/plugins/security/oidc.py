@@ -110,7 +110,7 @@ class Oidc:
         except jwt.PyJWTError:
             return None
         algorithm, key_id = head.get("alg"), head.get("kid")
-        if algorithm not in self._config.algorithms or not isinstance(key_id, str):
+        if algorithm not in self._config.algorithms or not isinstance(key_id, str | None):
             return None
         key = await self._keys.key(key_id)
         if key is None or key.algorithm_name not in _made_for(algorithm):

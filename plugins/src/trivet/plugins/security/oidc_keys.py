@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -32,10 +31,17 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class KeySet:
-    """Keys by their id, and when they were fetched (monotonic)."""
+    """Keys, and when they were fetched (monotonic)."""
 
-    keys: Mapping[str, PyJWK]
+    keys: tuple[PyJWK, ...]
     at: float
+
+    def find(self, key_id: str | None) -> PyJWK | None:
+        """The key of that id; None, where a token names no key, is the only one that there is
+        (OpenID Connect Core, 10.1: with several, tokens have to name theirs)."""
+        if key_id is None:
+            return self.keys[0] if len(self.keys) == 1 else None
+        return next((key for key in self.keys if key.key_id == key_id), None)
 
 
 class ProviderKeys:
@@ -48,26 +54,28 @@ class ProviderKeys:
         self._tried = float("-inf")
         self._lock = asyncio.Lock()
 
-    async def key(self, key_id: str) -> PyJWK | None:
-        """The key of that id, or None where the provider has none such.
+    async def key(self, key_id: str | None) -> PyJWK | None:
+        """The key of that id (`KeySet.find`), or None where the provider has none such.
 
         Raises `Retry(UNAVAILABLE)` where that can't be told.
         """
         known = self._known
-        if known is not None and key_id in known.keys and time.monotonic() - known.at < FRESH_S:
-            return known.keys[key_id]
+        if known is not None and time.monotonic() - known.at < FRESH_S:
+            found = known.find(key_id)
+            if found is not None:
+                return found
         async with self._lock:
             await self._renew(key_id)
         if self._known is None or time.monotonic() - self._known.at > STALE_S:
             raise Retry(UNAVAILABLE, f"the keys of {self._issuer} can't be had", retry_after_s=5.0)
-        return self._known.keys.get(key_id)
+        return self._known.find(key_id)
 
-    async def _renew(self, key_id: str) -> None:
+    async def _renew(self, key_id: str | None) -> None:
         import httpx  # late: it is large, and seldom needed
 
         now = time.monotonic()
         known = self._known
-        if known is not None and key_id in known.keys and now - known.at < FRESH_S:
+        if known is not None and known.find(key_id) is not None and now - known.at < FRESH_S:
             return
         if now - self._tried < AGAIN_S:
             return
@@ -81,8 +89,7 @@ class ProviderKeys:
             found = await self._document(str(about.get("jwks_uri", "")))
         except (httpx.HTTPError, ValueError):
             return
-        keys = {k.key_id: k for k in _usable(found.get("keys")) if k.key_id is not None}
-        self._known = KeySet(keys, now)
+        self._known = KeySet(tuple(_usable(found.get("keys"))), now)
 
     async def _document(self, url: str) -> dict[str, Any]:
         """A JSON object from a place that can be trusted to be the provider's."""
