@@ -7,11 +7,14 @@ first port is plugged, and while the security service is away.
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv6Address
-from typing import Protocol, runtime_checkable
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Protocol, runtime_checkable
+
+from pydantic import AfterValidator, Field
 
 from trivet.contracts.driver import Driver
-from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.model import Model, Name, ResourceId
+from trivet.contracts.network.port import MAC_PATTERN
 from trivet.contracts.security.group import Action, Direction, Rule
 from trivet.contracts.security.group import Protocol as Proto
 
@@ -23,20 +26,34 @@ def link_local(mac: str) -> str:
     return str(IPv6Address(bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *eui])))
 
 
+DEVICE_PATTERN = r"^[A-Za-z0-9_.-]{1,15}$"
+
+
+def _bare(address: str) -> str:
+    """Raises `ValueError` where that is no address, or names a device beside it."""
+    if "%" in address:
+        raise ValueError("has a zone")
+    ip_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_bare)]
+
+
 class Binding(Model):
     """A port on this node: its device, who it may claim to be, which groups it stands
     behind. `addresses` are bare, v4 and v6; `gateways` are all addresses of its network's
     gateway, the link-local one too."""
 
     port: ResourceId
-    project: str
+    project: Name
     generation: int
-    device: str
-    mac: str
-    addresses: tuple[str, ...]
-    vni: int
-    gateways: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
+    device: str = Field(pattern=DEVICE_PATTERN)
+    mac: str = Field(pattern=MAC_PATTERN)
+    addresses: tuple[Address, ...]
+    vni: int = Field(ge=0)
+    gateways: tuple[Address, ...] = ()
+    security_groups: tuple[Name, ...] = ()
 
 
 class GroupRules(Model):

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from pydantic import Field
+
 from trivet.contracts.model import Model, ResourceId
 from trivet.contracts.storage.engine import ServedReplica
 from trivet.contracts.storage.volume import Missing
@@ -41,8 +43,8 @@ class MemberFailure(Model):
 class Extent(Model):
     """Bytes of a volume."""
 
-    offset: int
-    length: int
+    offset: int = Field(ge=0)
+    length: int = Field(ge=0)
 
 
 class CopyState(StrEnum):

@@ -3,6 +3,8 @@
 With `store` the hashes are kept for the next scrub: they were found right.
 """
 
+from pydantic import Field
+
 from trivet.contracts.access import INTERNAL
 from trivet.contracts.endpoint import Endpoint
 from trivet.contracts.model import Model, ResourceId
@@ -14,7 +16,7 @@ class DigestRequest(Model):
 
     volume: ResourceId
     extent: Extent
-    block_bytes: int
+    block_bytes: int = Field(ge=512)
     store: tuple[str, ...] = ()
 
 
