@@ -3,7 +3,9 @@
 All volumes of a snapshot are cut at the same point: no write that a guest was told completed
 before it is missing, none that began after it is there, over all of them (as after a power
 cut). A snapshot shares its blocks with the volume, takes what the volume overwrites since, and
-stands for itself: clones are made from it, a volume can go back to it.
+stands for itself: clones are made from it, a volume can go back to it. It is cut on one node, and
+kept on every node that has a replica of the volume: the others have the same bytes once they are
+`complete`.
 """
 
 from __future__ import annotations
@@ -30,9 +32,19 @@ class SnapshotSpec(Model):
         return self
 
 
+class SnapshotCopy(Model):
+    """A part as it is kept on another node than the one where it was cut. It is `complete` once
+    it has the same bytes; `used_bytes` None: not known yet."""
+
+    node: str
+    complete: bool = False
+    used_bytes: int | None = None
+
+
 class SnapshotPart(Model):
-    """One volume of it, where it lies. `used_bytes` counts blocks that are shared, too; None:
-    not taken yet."""
+    """One volume of it, where it lies: on `node` (where it was cut, or what took that one's
+    place), and `copies` beside the volume's other replicas. `used_bytes` counts blocks that are
+    shared, too; None: not taken yet."""
 
     volume: ResourceId
     name: Name
@@ -40,6 +52,21 @@ class SnapshotPart(Model):
     pool: str
     size_bytes: int
     used_bytes: int | None = None
+    copies: tuple[SnapshotCopy, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Where it is, or is about to be, kept."""
+        return (self.node, *(copy.node for copy in self.copies))
+
+    @property
+    def complete_on(self) -> tuple[str, ...]:
+        """Where all of it is, once it is taken."""
+        return (self.node, *(copy.node for copy in self.copies if copy.complete))
+
+    def copy_on(self, node: str) -> SnapshotCopy | None:
+        """The copy of a node."""
+        return next((copy for copy in self.copies if copy.node == node), None)
 
 
 class Consistency(StrEnum):

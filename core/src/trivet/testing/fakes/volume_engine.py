@@ -46,6 +46,7 @@ from trivet.testing.fakes.volume_machine import (
     serving,
 )
 from trivet.testing.fakes.volume_replication import FakeReplication, Hearers, new_graph
+from trivet.testing.fakes.volume_snapshots import FakeSnapshotParts
 
 DEFAULT_POOL_BYTES = 64 * GIB
 
@@ -60,7 +61,7 @@ class FakeEngineConfig(Model):
     copy_blocks: int = 0
 
 
-class FakeVolumeEngine(FakeReplication):
+class FakeVolumeEngine(FakeReplication, FakeSnapshotParts):
     """The semantic fake of a volume engine."""
 
     name: ClassVar[str] = "fake-engine"

@@ -21,12 +21,15 @@ from trivet.contracts.storage.engine import (
     Snapshots,
     VolumeEngine,
 )
+from trivet.contracts.storage.replication import Extent
+from trivet.contracts.storage.snapshot_copies import SnapshotCopies
 from trivet.contracts.storage.volume import Qos
 
 SIZE = 16 * MIB
 A = ResourceId("volume-000000000000000a")
 B = ResourceId("volume-000000000000000b")
 S = ResourceId("snapshot-000000000000001")
+T = ResourceId("snapshot-000000000000002")
 ONES, TWOS = b"\x01" * 65536, b"\x02" * 65536
 
 
@@ -422,6 +425,63 @@ class VolumeEngineSuite:
             await bench.engine.close_pool(bench.pool.id, destroy=True)
         assert refused.value.code is IN_USE
         await snapshots_of(bench).drop(S)
+
+    async def test_a_part_is_made_alike_to_one_that_was_cut_elsewhere(
+        self, bench: EngineBench
+    ) -> None:
+        """It begins as the replica is, gets what differs, and then never changes."""
+        engine, parts = snapshots_of(bench), parts_of(bench)
+        await make(bench, A)
+        attached = await attach(bench, A, 1)
+        await bench.write(attached, 0, ONES)
+        await engine.take(S, (A,))
+        await bench.write(attached, 0, TWOS)
+        await bench.write(attached, SIZE - len(TWOS), TWOS)
+        for _ in range(2):
+            begun = await parts.begin_part(T, A, bench.pool.id, SIZE)
+            assert (begun.snapshot, begun.size_bytes, begun.complete) == (T, SIZE, False)
+        everything = Extent(offset=0, length=SIZE)
+        with pytest.raises(Refused):
+            await parts.offer_part(T, A, "127.0.0.1")
+        cut = await parts.digest_part(S, A, everything, len(ONES))
+        mine = await parts.digest_part(T, A, everything, len(ONES))
+        other = [n for n, (a, b) in enumerate(zip(cut.hashes, mine.hashes, strict=True)) if a != b]
+        assert other == [0, SIZE // len(ONES) - 1]
+        assert cut.hashes[-1] == ""
+        lacks = tuple(Extent(offset=n * len(ONES), length=len(ONES)) for n in other)
+        offered = await parts.offer_part(S, A, "127.0.0.1")
+        assert (offered.host, offered.size_bytes) == ("127.0.0.1", SIZE)
+        await parts.fill_part(T, A, offered, lacks)
+        mine = await parts.digest_part(T, A, everything, len(ONES))
+        assert mine.hashes == cut.hashes
+        await bench.reopen()
+        parts = parts_of(bench)
+        assert [r.complete for r in await snapshots_of(bench).snapshots(T)] == [False]
+        for _ in range(2):
+            assert (await parts.complete_part(T, A)).complete
+        with pytest.raises(Refused):
+            await parts.fill_part(T, A, offered, lacks)
+        for _ in range(2):
+            await parts.drop_part(T, A)
+        assert await snapshots_of(bench).snapshots(T) == ()
+        assert [r.volume for r in await snapshots_of(bench).snapshots(S)] == [A]
+
+    async def test_a_part_may_begin_with_nothing(self, bench: EngineBench) -> None:
+        """A node that has no replica of the volume."""
+        parts = parts_of(bench)
+        await parts.begin_part(S, A, bench.pool.id, SIZE)
+        found = await parts.digest_part(S, A, Extent(offset=0, length=SIZE), SIZE)
+        assert found.hashes == ("",)
+        await parts.complete_part(S, A)
+        await make(bench, B, source=A, snapshot=S)
+        assert await bench.read(await attach(bench, B, 1), 0, len(ONES)) == bytes(len(ONES))
+
+
+def parts_of(bench: EngineBench) -> SnapshotCopies:
+    """The engine, if it makes parts of snapshots alike."""
+    if not isinstance(bench.engine, SnapshotCopies):
+        pytest.skip("this engine keeps snapshots on one node")
+    return bench.engine
 
 
 def snapshots_of(bench: EngineBench) -> Snapshots:

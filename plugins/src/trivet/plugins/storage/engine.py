@@ -73,6 +73,7 @@ from trivet.plugins.storage.snapshot_file import (
     snapshot_data,
     write_snapshot,
 )
+from trivet.plugins.storage.snapshot_parts import SnapshotParts
 from trivet.plugins.storage.sockets import Sockets
 
 PROGRAMS = ("nbdkit", "qemu-storage-daemon", "mkfs.xfs", "mount", "umount", "blkid", "wipefs")
@@ -83,7 +84,7 @@ SOCKET_PATH_MAX = 107
 """What a unix socket's path may have, in bytes, on Linux."""
 
 
-class QemuBlockEngine(AttachedGraphs):
+class QemuBlockEngine(AttachedGraphs, SnapshotParts):
     """Keeps replicas as files, serves them with nbdkit, attaches volumes with QEMU."""
 
     name: ClassVar[str] = "qemu-block"
@@ -93,6 +94,7 @@ class QemuBlockEngine(AttachedGraphs):
         self._context = context
         self._servers = Sockets(nbdkit.PROGRAM, context.run_dir / "r")
         self._graphs = Sockets(qsd.PROGRAM, context.run_dir / "a")
+        self._offers = Sockets(nbdkit.PROGRAM, context.run_dir / "o")
         self._pools: dict[ResourceId, OpenPool] = {}
         self._asked: dict[ResourceId, PoolOnNode] = {}
         self._known: dict[ResourceId, tuple[Root, Sidecar]] = {}
@@ -117,12 +119,14 @@ class QemuBlockEngine(AttachedGraphs):
 
     async def open(self) -> None:
         """Make the folders of the sockets, and find what runs."""
-        for sockets in (self._servers, self._graphs):
+        for sockets in (self._servers, self._graphs, self._offers):
             sockets.folder.mkdir(mode=0o700, exist_ok=True)
             await asyncio.to_thread(sockets.scan)
         for server in self._servers.all():
             if server.daemon is not None:  # a snapshot that was cut may have left it stopped
                 let_run(server.daemon)
+        for offer in self._offers.all():  # its client asks again
+            await nbdkit.end_replica_server(self._offers, offer)
         for graph in self._graphs.all():
             self._failures.listen(graph)
         longest = f"{self._servers.folder}/volume-0123456789abcdef.e1000000000.sock"
@@ -439,6 +443,7 @@ class QemuBlockEngine(AttachedGraphs):
 
     async def _drop(self, snapshot: ResourceId) -> None:
         for volume, (root, _) in list(self._taken.get(snapshot, {}).items()):
+            await self._end_offers(snapshot, volume)
             await self._thread(partial(remove_snapshot, root.snapshots, snapshot, volume))
         self._taken.pop(snapshot, None)
 

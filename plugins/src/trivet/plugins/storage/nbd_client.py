@@ -1,8 +1,8 @@
 """A small NBD client, for what the graph's owner asks of exports and no guest does.
 
-It learns an export's size, flushes, and writes zeroes (which on a scratch node only mark where).
-It keeps to the fixed newstyle handshake with simple replies, which qemu-storage-daemon and nbdkit
-both speak. Payload never passes here.
+It learns an export's size, flushes, writes zeroes (which on a scratch node only mark where), and
+reads what a snapshot's copy lacks. It keeps to the fixed newstyle handshake with simple replies,
+which qemu-storage-daemon and nbdkit both speak. No guest's payload ever passes here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUEST_MAGIC, SIMPLE_MAGIC = 0x25609513, 0x67446698
 FIXED_NO_ZEROES = 3
 OPT_GO = 7
 REP_ACK, REP_INFO, REP_ERROR = 1, 3, 1 << 31
-CMD_DISCONNECT, CMD_FLUSH, CMD_ZERO = 2, 3, 6
+CMD_READ, CMD_DISCONNECT, CMD_FLUSH, CMD_ZERO = 0, 2, 3, 6
 LENGTH_MAX = 1 << 30
 
 
@@ -56,6 +56,11 @@ class NbdClient:
         """Write zeroes there."""
         for begin in range(offset, offset + length, LENGTH_MAX):
             await self._ask(CMD_ZERO, begin, min(LENGTH_MAX, offset + length - begin))
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """The bytes there."""
+        await self._ask(CMD_READ, offset, length)
+        return await self._reader.readexactly(length)
 
     async def _ask(self, command: int, offset: int, length: int) -> None:
         self._cookie += 1

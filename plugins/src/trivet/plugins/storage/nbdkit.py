@@ -77,18 +77,30 @@ async def start_remote_server(
     servers: Sockets, volume: ResourceId, epoch: int, data: Path, export: str, address: str
 ) -> Socket:
     """Start a server for other nodes; returns once it listens, on a port that was free."""
+    return await _on_a_free_port(servers, volume, epoch, address, *_served_file(export, data))
+
+
+async def _on_a_free_port(
+    servers: Sockets, volume: ResourceId, epoch: int, address: str, *argv: str
+) -> Socket:
     for _ in range(PORT_ATTEMPTS):
         port = _free_port(address)
         where = ("--ipaddr", address, "--port", str(port))
         try:
-            return await servers.start(
-                volume, epoch, *where, *_served_file(export, data), port=port
-            )
+            return await servers.start(volume, epoch, *where, *argv, port=port)
         except Fatal as error:
             # Somebody may have taken the port since: another one is as good.
             socket_path(servers.folder, volume, epoch, port).unlink(missing_ok=True)
             failed = error
     raise Fatal(DRIVER_FAILED, f"no port on {address}: {failed.detail}") from failed
+
+
+async def start_offer(
+    servers: Sockets, name: ResourceId, data: Path, export: str, address: str
+) -> Socket:
+    """Start a server of a file that never changes, for one client; it ends with that."""
+    once = ("--readonly", "--filter=exitlast")
+    return await _on_a_free_port(servers, name, 0, address, *once, *_served_file(export, data))
 
 
 def _free_port(address: str) -> int:

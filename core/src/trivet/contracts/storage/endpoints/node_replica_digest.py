@@ -1,6 +1,7 @@
 """Have a node hash a part of its replica, and tell what it had hashed there at the last scrub.
 
-With `store` the hashes are kept for the next scrub: they were found right.
+With `store` the hashes are kept for the next scrub: they were found right. With `snapshot` it is
+the volume as that node keeps it in the snapshot that is hashed.
 """
 
 from pydantic import Field
@@ -18,6 +19,7 @@ class DigestRequest(Model):
     extent: Extent
     block_bytes: int = Field(ge=512)
     store: tuple[str, ...] = ()
+    snapshot: ResourceId | None = None
 
 
 class DigestResponse(Model):

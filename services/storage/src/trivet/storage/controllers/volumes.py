@@ -190,7 +190,7 @@ class VolumeController:
         if status.source_snapshot is not None:
             snapshot = self._snapshots.by_id(status.source_snapshot)
             part = snapshot.status.part(status.source or "") if snapshot else None
-            return frozenset({part.node}) if part else None
+            return frozenset(part.complete_on) if part else None
         source = self._volumes.by_id(status.source) if status.source else None
         return frozenset(r.node for r in in_sync(source)) if source else None
 

@@ -10,7 +10,8 @@ from trivet.contracts.resource import Phase
 from trivet.contracts.storage.codes import NOT_READY
 from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Missing, Replica, ReplicaState, Volume
-from trivet.storage.domain.volume_status import in_sync, stated
+from trivet.storage.domain.replication import trusted
+from trivet.storage.domain.volume_status import stated
 
 
 def snapshots_of(volume: Volume, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
@@ -45,16 +46,19 @@ def revert(volume: Volume, snapshot: Snapshot, now: datetime) -> Volume:
             f"volume {name} is held by {held.holder} on {held.node}",
             hint="stop the VM first: a disk can't change below a guest that runs",
         )
-    if part.node not in {r.node for r in in_sync(volume)}:
+    able = {r.node for r in trusted(volume)}
+    goes = next((node for node in part.complete_on if node in able), None)
+    if goes is None:
+        where = ", ".join(part.complete_on)
         raise Refused(
             NOT_READY,
-            f"volume {name} has no replica in sync on {part.node}, where the snapshot lies",
+            f"volume {name} has no replica in sync on {where}, where the snapshot lies",
             hint=f"trivet volume move-replica {name} NODE {part.node}",
         )
 
     def others(replica: Replica) -> Replica:
         """The others are brought in sync with the one that goes back."""
-        if replica.node == part.node or replica.state is not ReplicaState.IN_SYNC:
+        if replica.node == goes or replica.state is not ReplicaState.IN_SYNC:
             return replica
         why = f"volume goes back to snapshot {snapshot.meta.name}"
         return stated(replica, ReplicaState.STALE, why, now, Missing.DIFFERENCES)

@@ -11,6 +11,7 @@ from trivet.contracts.storage.endpoints.node_replica_digest import (
     DigestResponse,
 )
 from trivet.contracts.storage.replication import Replication
+from trivet.contracts.storage.snapshot_copies import SnapshotCopies
 from trivet.runtime.call import Call
 from trivet.runtime.service import Service
 from trivet.storage.node.sums import Sums
@@ -30,6 +31,13 @@ def wire(service: Service, parts: Parts) -> None:
         if request.store:
             await asyncio.to_thread(sums.write, request.volume, first, request.store)
             return DigestResponse()
+        if request.snapshot is not None:
+            if not isinstance(engine, SnapshotCopies):
+                raise Refused(NOT_SUPPORTED, f"{engine.name} hashes no snapshots")
+            part = await engine.digest_part(
+                request.snapshot, request.volume, request.extent, request.block_bytes
+            )
+            return DigestResponse(hashes=part.hashes)
         found = await engine.digest(request.volume, request.extent, request.block_bytes)
         count = len(found.hashes)
         stored = await asyncio.to_thread(sums.read, request.volume, first, count)

@@ -97,7 +97,7 @@ def _check_empty(parts: Parts, pool: Pool, where: str, node: str, disk: str) -> 
     kept = [
         f"snapshot {s.meta.name}"
         for s in parts.snapshots.list()
-        if any(p.pool == name and p.node == node for p in s.status.parts)
+        if any(p.pool == name and node in p.nodes for p in s.status.parts)
     ]
     if on_it or kept:
         what = f"disk {disk}" if disk else "the node's part"

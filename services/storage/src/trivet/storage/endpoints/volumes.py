@@ -168,7 +168,7 @@ def _snapshot_source(parts: Parts, volume: Volume, asked: VolumeSource) -> _Sour
         )
     (part,) = found
     _check_fits(volume, name, -(-part.size_bytes // GIB))
-    nodes = frozenset({part.node})
+    nodes = frozenset(part.complete_on)
     return _Source(part.volume, snapshot.meta.id, part.pool, nodes)
 
 

@@ -65,13 +65,24 @@ class PoolAgent:
         return pool in self._open and (disk in ("", pool) or disk in self._open[pool])
 
     def all_open(self) -> bool:
-        """Whether all pools with a part here are open, with all their disks."""
+        """Whether all pools with a part here are open, with all their disks but those that have
+        failed for good."""
         mine = ((p.meta.name, self._member(p)) for p in self._pools.list())
         return all(
-            self.is_open(name) and set(member.disks) <= self._open[name]
+            self.is_open(name)
+            and all(d in self._open[name] or self._has_failed(d) for d in member.disks)
             for name, member in mine
             if member is not None
         )
+
+    def any_open(self) -> bool:
+        """Whether all pools with a part here are open, be it without some of their disks."""
+        mine = (p.meta.name for p in self._pools.list() if self._member(p) is not None)
+        return all(self.is_open(name) for name in mine)
+
+    def _has_failed(self, name: str) -> bool:
+        disk = self._disks.get(name)
+        return disk is not None and disk.status.health is DiskHealth.FAILED
 
     async def starved(self, name: str) -> str:
         """Why writes to replicas in the pool of that name find no space here now ('': they do,
