@@ -130,3 +130,19 @@ async def test_a_folder_of_links_names_all_disks_whatever_they_are(tmp_path: Pat
     assert (facts.device, facts.serial) == ("/dev/loop4", "d1")
     (links / "d1").unlink()
     assert await inspector.disks() == ()
+
+
+async def test_one_that_nothing_links_to_any_more_was_pulled(tmp_path: Path) -> None:
+    """Its device is still there: another machine's, or about to go."""
+    machine = Machine(tmp_path)
+    machine.disk("loop4")
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "d1").symlink_to(machine.dev / "loop4")
+    config = SysfsDisksConfig(
+        links=links, sys_root=machine.sys, dev_root=machine.dev, proc_root=machine.proc
+    )
+    inspector = SysfsDisks(DriverContext("n1", tmp_path, tmp_path), config)
+    assert (await inspector.read("/dev/loop4", 10)).present
+    (links / "d1").unlink()
+    assert not (await inspector.read("/dev/loop4", 10)).present

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -412,3 +413,32 @@ async def test_a_pool_is_open_with_the_disks_that_are_there(tmp_path: Path) -> N
                 command("umount", str(folder))
         for loop in loops:
             command("losetup", "--detach", loop)
+
+
+async def test_a_disk_that_failed_and_is_well_again_is_mounted_anew(tmp_path: Path) -> None:
+    """Its file system has shut itself down, and would answer with errors for ever."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(400 * MIB)
+    loop = command("losetup", "--find", "--show", str(image)).decode().strip()
+    bench = RealBench(tmp_path, PoolMember(node="n1", disks=("d",)), (loop,))
+    folder = tmp_path / f"s/pools/{bench.pool.id}-d"
+    try:
+        await bench.start()
+        await make(bench, A)
+        command("xfs_io", "-x", "-c", "shutdown -f", str(folder))
+        with pytest.raises(OSError, match="error"):
+            list(folder.iterdir())
+        await bench.engine.close()
+        # Not in the first look: what is mounted of it is let go of then.
+        with suppress(Retry):
+            await bench.start()
+        await bench.engine.close()
+        await bench.start()
+        assert [r.volume for r in await bench.engine.replicas()] == [A]
+        await bench.engine.remove(A)
+        await bench.clean()
+    finally:
+        if folder.is_mount():  # the test failed before it was taken down
+            command("umount", "--lazy", str(folder))
+        command("losetup", "--detach", loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from tests.unit.storage.test_replication_domain import G, volume
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, MemberState
 from trivet.contracts.storage.replication import Copy, CopyState
-from trivet.contracts.storage.volume import Graph, Missing, Volume
+from trivet.contracts.storage.volume import Graph, Missing, Progress, Volume
 from trivet.storage.domain import graph_plan as do
 from trivet.storage.domain.graph_plan import GraphSeen, Limits, Reach, plan_graph
+from trivet.storage.domain.replication import progressed, resynced
+from trivet.storage.domain.volume_status import with_replica
 
 R, W, F = MemberState.READS, MemberState.WRITES, MemberState.FAILED
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMITS = Limits(silent_s=2.0, checkpoint_bytes=100)
 SILENT = Reach(silent_s=5.0, settled=False)
 
@@ -126,6 +130,29 @@ def test_what_is_done(case: str) -> None:
 def test_a_copy(state: CopyState, then: tuple[Any, ...]) -> None:
     """What was copied is on disk before it is recorded."""
     assert planned(volume("good", "coming"), graph(R, W), copies={"n2": copy(state)}) == then
+
+
+def test_how_far_it_is_is_told_in_steps() -> None:
+    """Not each time it is looked: a step is a write to the store."""
+
+    def at(done: int) -> Copy:
+        return copy(CopyState.RUNNING).model_copy(update={"done_bytes": done, "total_bytes": 1000})
+
+    coming, there = volume("good", "coming"), graph(R, W)
+    assert planned(coming, there, copies={"n2": at(49)}) == ()
+    assert planned(coming, there, copies={"n2": at(250)}) == (do.NoteProgress("n2", 250, 1000),)
+    then = NOW + timedelta(seconds=10)
+    began = with_replica(coming, "n2", lambda r: r.model_copy(update={"since": NOW}))
+    told = progressed(began, G, "n2", 250, 1000, then)
+    replica = told.status.replicas[1]
+    assert replica.progress == Progress(done_bytes=250, total_bytes=1000, left_s=30.0)
+    assert planned(told, there, copies={"n2": at(290)}) == ()
+    assert planned(told, there, copies={"n2": at(300)}) == (do.NoteProgress("n2", 300, 1000),)
+    assert resynced(told, G, "n2", then).status.replicas[1].progress is None
+    assert progressed(told, Graph(epoch=3, number=9), "n2", 500, 1000, then) is told
+    compared = {"comparing": frozenset({"n2"}), "far": {"n2": 2048}}
+    suspect = planned(volume("good", "suspect"), there, **compared)
+    assert suspect == (do.NoteProgress("n2", 2048, 4096),)
 
 
 def test_a_copy_of_something_else_is_begun_again() -> None:

@@ -8,7 +8,7 @@ from trivet.contracts.model import GIB, ResourceId
 from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.alarms import RULES
 from trivet.contracts.storage.pool import POOL, Pool, PoolMember, PoolSpec, PoolStatus, PoolUsage
-from trivet.storage.domain.pools import space_condition
+from trivet.storage.domain.pools import promised_condition, space_condition
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -37,3 +37,19 @@ def test_a_pool_that_fills(used: float, alarm: str | None) -> None:
     )
     raised = [r.name for r in RULES if r.kind is POOL and r.when(pool, NOW) is not None]  # type: ignore[arg-type]
     assert raised == ([alarm] if alarm else [])
+
+
+@pytest.mark.parametrize(("claimed_gib", "alarms"), [(100, []), (101, ["pool-overcommitted"])])
+def test_a_pool_of_which_more_is_promised_than_there_is(
+    claimed_gib: int, alarms: list[str]
+) -> None:
+    usage = PoolUsage(node="n1", size_bytes=100 * GIB, used_bytes=0)
+    told = promised_condition((usage,), claimed_gib * GIB)
+    status = PoolStatus(phase=Phase.READY, usage=(usage,), conditions=(told,))
+    pool = Pool(
+        meta=Meta(id=ResourceId("pool-1"), name="p", created_at=NOW),
+        spec=PoolSpec(members=(PoolMember(node="n1"),)),
+        status=status,
+    )
+    raised = [r.name for r in RULES if r.kind is POOL and r.when(pool, NOW) is not None]  # type: ignore[arg-type]
+    assert raised == alarms

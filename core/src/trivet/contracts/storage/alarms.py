@@ -31,6 +31,13 @@ def _space(reason: str) -> Callable[[Pool, datetime], str | None]:
     return when
 
 
+def _overcommitted(pool: Pool, now: datetime) -> str | None:
+    told = pool.status.condition("Promised")
+    if told is None or told.status != "false":
+        return None
+    return f"pool {pool.meta.name}: {told.message}"
+
+
 def _rots(disk: Disk, now: datetime) -> str | None:
     blocks = disk.status.rotten_blocks
     told = f"disk {disk.meta.name} on {disk.status.node}: {blocks} blocks were wrong"
@@ -156,6 +163,16 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume] | AlarmRule[Disk], ...] = (
         "A pool is more than 80 % full",
         _ROOM,
         _space("Filling"),
+    ),
+    AlarmRule(
+        "pool-overcommitted",
+        POOL,
+        Severity.WARNING,
+        "More is promised of a pool than there is",
+        "Thin volumes may never need all of it; when they do, guests that write are paused. "
+        f"`trivet pool edit --overcommit 1` promises no more than there is. {_ROOM}",
+        _overcommitted,
+        after_s=60,
     ),
     AlarmRule(
         "pool-not-open",

@@ -101,6 +101,15 @@ class Graph(Model):
     number: int
 
 
+class Progress(Model):
+    """How far a replica is brought back, as of some time ago (it is told in steps of 5 %), and
+    how long the rest takes at the pace until then."""
+
+    done_bytes: int
+    total_bytes: int
+    left_s: float
+
+
 class Replica(Model):
     """One copy: where it is, whether it may be trusted, and why. `size_bytes` 0: not made yet.
 
@@ -111,7 +120,8 @@ class Replica(Model):
     another one. `boot`: the run of its node's kernel when it was last taken into a graph.
     `disk`: the disk it lies on, or its pool where the node's part of that is no disks. `barred`
     says why it is not to be brought back where it is ('': it may be). `moving`: why it is wanted
-    elsewhere ('': it is not); it stays until another is in sync in its place.
+    elsewhere ('': it is not); it stays until another is in sync in its place. `progress`: how
+    far it is copied to or compared, while it is.
     """
 
     node: str
@@ -127,6 +137,7 @@ class Replica(Model):
     boot: str = ""
     barred: str = ""
     moving: str = ""
+    progress: Progress | None = None
 
 
 class Attachment(Model):

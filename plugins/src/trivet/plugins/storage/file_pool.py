@@ -268,6 +268,9 @@ def is_whole(pool: OpenPool) -> bool:
 
 def _is_mount(path: Path) -> bool:
     try:
-        return os.path.ismount(path)
-    except OSError:  # a file system whose disk is gone answers with errors
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a file system whose disk failed answers with errors, and no mount point does
         return True
+    return os.path.ismount(path)

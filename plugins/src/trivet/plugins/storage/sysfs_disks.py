@@ -86,7 +86,11 @@ class SysfsDisks:
         return [(name, self._serial(name)) for name in self._names()]
 
     async def read(self, device: str, within_s: float) -> DiskReading:
-        """How a disk does."""
+        """How a disk does; one that nothing links to any more was pulled."""
+        if self._links is not None:
+            linked = await asyncio.to_thread(self._linked)
+            if all(name != Path(device).name for name, _ in linked):
+                return DiskReading(present=False, answered=False)
         return await self._probes.read(device, within_s)
 
     def _names(self) -> list[str]:

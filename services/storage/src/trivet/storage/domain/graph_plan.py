@@ -28,6 +28,8 @@ from trivet.contracts.storage.volume import (
 from trivet.storage.domain.replication import graph_of, missing_now, slots_of, trusted
 from trivet.storage.domain.volume_status import in_sync, replica_on
 
+STEPS = 20
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -56,13 +58,14 @@ class Limits:
 class GraphSeen:
     """What the holder's node sees. `copies` are the engine's, by node; `compared` says of a node
     in which graph all of its replica was found, or made, equal since it was admitted; `comparing`
-    are those that are being compared."""
+    are those that are being compared, `far` up to which byte."""
 
     attached: AttachedVolume | None = None
     copies: Mapping[str, Copy] = field(default_factory=dict)
     reach: Mapping[str, Reach] = field(default_factory=dict)
     compared: Mapping[str, Graph] = field(default_factory=dict)
     comparing: frozenset[str] = frozenset()
+    far: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,15 @@ class RecordInSync:
     node: str
 
 
+@dataclass(frozen=True)
+class NoteProgress:
+    """Record how far a member is."""
+
+    node: str
+    done_bytes: int
+    total_bytes: int
+
+
 GraphAction = (
     MakeGraph
     | BreakOff
@@ -170,6 +182,7 @@ GraphAction = (
     | Compare
     | Flush
     | RecordInSync
+    | NoteProgress
 )
 
 
@@ -364,7 +377,8 @@ def _go_on_bringing_back(view: _View) -> tuple[GraphAction, ...]:
 
 def _comparison(view: _View, replica: Replica) -> tuple[GraphAction, ...]:
     if replica.node in view.seen.comparing:
-        return ()
+        done = view.seen.far.get(replica.node, 0)
+        return _progress(replica, done, view.volume.status.size_bytes)
     members = view.there.members
     good = [r.node for r in trusted(view.volume) if members.get(r.node) is MemberState.READS]
     held = view.volume.status.attachment
@@ -372,10 +386,19 @@ def _comparison(view: _View, replica: Replica) -> tuple[GraphAction, ...]:
     return (Compare(replica.node, against[0], view.limits.bytes_per_s),) if against else ()
 
 
+def _progress(replica: Replica, done: int, total: int) -> tuple[GraphAction, ...]:
+    """It is told in steps: each is a write to the store."""
+    told = replica.progress
+    before = told.done_bytes * STEPS // told.total_bytes if told and told.total_bytes else 0
+    if not total or done * STEPS // total == before:
+        return ()
+    return (NoteProgress(replica.node, done, total),)
+
+
 def _copying(view: _View, replica: Replica, missing: Missing) -> tuple[GraphAction, ...]:
     copy, speed = view.seen.copies.get(replica.node), view.limits.bytes_per_s
     if copy is not None and copy.missing is missing and copy.state is CopyState.RUNNING:
-        return ()
+        return _progress(replica, copy.done_bytes, copy.total_bytes)
     start = StartCopy(replica.node, missing, speed)
     return (start,) if copy is None else (EndCopy(replica.node), start)
 

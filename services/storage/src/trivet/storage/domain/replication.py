@@ -19,6 +19,7 @@ from trivet.contracts.storage.volume import (
     Attachment,
     Graph,
     Missing,
+    Progress,
     Replica,
     ReplicaState,
     Volume,
@@ -95,6 +96,7 @@ def begin_resync(volume: Volume, graph: Graph, node: str, now: datetime) -> Volu
         return volume
     missing = missing_now(volume, replica)
     changes = {"state": ReplicaState.REBUILDING, "missing": missing, "since": now, "reason": ""}
+    changes["progress"] = None
     return with_replica(volume, node, lambda r: r.model_copy(update=changes))
 
 
@@ -125,6 +127,19 @@ def compared(volume: Volume, graph: Graph, node: str, now: datetime) -> Volume:
     return with_replica(volume, node, lambda r: _good(r, now))
 
 
+def progressed(
+    volume: Volume, graph: Graph, node: str, done_bytes: int, total_bytes: int, now: datetime
+) -> Volume:
+    """The volume saying how far its replica on `node` is, that is brought back in `graph`."""
+    replica = replica_on(volume, node)
+    if graph_of(volume) != graph or replica is None or replica.state not in _IN_GRAPH:
+        return volume
+    took_s = max((now - replica.since).total_seconds(), 0.0) if replica.since else 0.0
+    left_s = took_s * (total_bytes - done_bytes) / done_bytes if done_bytes else 0.0
+    told = Progress(done_bytes=done_bytes, total_bytes=total_bytes, left_s=round(left_s, 1))
+    return with_replica(volume, node, lambda r: r.model_copy(update={"progress": told}))
+
+
 def leaving(volume: Volume, node: str, reason: str, now: datetime) -> Volume:
     """The volume with its replica on `node` not needed any more; unchanged where it is the last
     trusted one."""
@@ -148,6 +163,8 @@ def after_graph(replica: Replica) -> Replica:
     changes: dict[str, object] = {}
     if replica.state is ReplicaState.REBUILDING:
         changes["state"] = ReplicaState.STALE
+    if replica.progress is not None:
+        changes["progress"] = None
     if replica.missing is Missing.CHANGES:
         changes.update(missing=Missing.DIFFERENCES, left=None)
     return replica.model_copy(update=changes) if changes else replica
@@ -179,6 +196,7 @@ def _stale(
             "suspect": False,
             "reason": reason,
             "since": now,
+            "progress": None,
         }
     )
 
@@ -192,5 +210,6 @@ def _good(replica: Replica, now: datetime) -> Replica:
             "suspect": False,
             "reason": "",
             "since": now,
+            "progress": None,
         }
     )

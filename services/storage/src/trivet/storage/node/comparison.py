@@ -62,6 +62,7 @@ class Comparisons:
         self._block_bytes = block_bytes
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._done: dict[Key, Graph] = {}
+        self._far: dict[Key, int] = {}
 
     def running(self, volume: ResourceId) -> frozenset[str]:
         """The nodes whose replicas of `volume` are being compared."""
@@ -70,6 +71,10 @@ class Comparisons:
     def done(self, volume: ResourceId) -> Mapping[str, Graph]:
         """The nodes whose replicas were found, or made, equal, and in which graph."""
         return {node: graph for (id_, node), graph in self._done.items() if id_ == volume}
+
+    def far(self, volume: ResourceId) -> Mapping[str, int]:
+        """Up to which byte the comparisons of `volume` that run have come, by node."""
+        return {node: self._far.get((id_, node), 0) for id_, node in self._running if id_ == volume}
 
     def start(
         self,
@@ -112,6 +117,7 @@ class Comparisons:
             for offset in range(0, size_bytes, self._piece_bytes):
                 length = min(self._piece_bytes, size_bytes - offset)
                 piece = Extent(offset=offset, length=length)
+                self._far[key] = offset
                 await self._piece(volume, node, against, piece, bytes_per_s)
             self._done[key] = graph
         except TrivetError as error:
@@ -121,6 +127,7 @@ class Comparisons:
             log.exception("comparing %s on %s with %s failed", volume, node, against)
             await self._clock.sleep(AGAIN_S)
         finally:
+            self._far.pop(key, None)
             if self._running.get(key) is asyncio.current_task():
                 del self._running[key]
                 self._wake(volume)

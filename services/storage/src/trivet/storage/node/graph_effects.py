@@ -26,6 +26,7 @@ from trivet.storage.domain.replication import (
     compared,
     graph_ended,
     graph_of,
+    progressed,
     record_lost,
     resynced,
     slots_of,
@@ -107,6 +108,9 @@ class GraphEffects:
                 self._comparisons.start(id_, graph, node, against, size, bytes_per_s)
             case do.Flush(forget):
                 await self._engine.checkpoint(id_, forget=forget)
+            case do.NoteProgress(node, done, total):
+                now = self._clock.now()
+                await self._write(volume, lambda v: progressed(v, graph, node, done, total, now))
             case do.RecordInSync(node):
                 await self._record_in_sync(volume, graph, node)
 

@@ -96,6 +96,7 @@ class Graphs:
             reach=self._reaches.of(volume),
             compared=self._comparisons.done(id_),
             comparing=self._comparisons.running(id_),
+            far=self._comparisons.far(id_),
         )
 
 
