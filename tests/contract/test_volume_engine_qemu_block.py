@@ -442,3 +442,33 @@ async def test_a_disk_that_failed_and_is_well_again_is_mounted_anew(tmp_path: Pa
         if folder.is_mount():  # the test failed before it was taken down
             command("umount", "--lazy", str(folder))
         command("losetup", "--detach", loop)
+
+
+async def test_a_disk_that_was_away_does_not_bring_back_an_older_replica(tmp_path: Path) -> None:
+    """Made again on another disk meanwhile, that one is the replica, whichever is found first."""
+    loops = []
+    for name in "ab":
+        image = tmp_path / name
+        with image.open("wb") as file:
+            file.truncate(400 * MIB)
+        loops.append(command("losetup", "--find", "--show", str(image)).decode().strip())
+    bench = RealBench(tmp_path, PoolMember(node="n1", disks=("a", "b")), tuple(loops))
+    whole = bench.pool
+    try:
+        await bench.start()
+        await make(bench, A, disk="b")
+        bench.pool = whole.model_copy(update={"devices": (loops[0], "")})
+        await bench.reopen()
+        assert await bench.engine.replicas() == ()
+        await make(bench, A, disk="a")
+        for _ in range(2):
+            bench.pool = whole
+            await bench.engine.open_pool(whole)
+            assert [r.disk for r in await bench.engine.replicas(A)] == ["a"]
+            await bench.reopen()
+    finally:
+        for folder in (tmp_path / "s/pools").glob("pool-*"):
+            if folder.is_mount():
+                command("umount", str(folder))
+        for loop in loops:
+            command("losetup", "--detach", loop)

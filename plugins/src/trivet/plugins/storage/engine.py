@@ -12,6 +12,7 @@ import asyncio
 import errno
 import shutil
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +159,9 @@ class QemuBlockEngine(AttachedGraphs, SnapshotParts):
                 self._forget_roots(known, opened)
                 for root in opened.roots:
                     for sidecar in await asyncio.to_thread(read_sidecars, root.replicas):
-                        self._known[sidecar.volume] = (root, sidecar)
+                        known_one = self._known.get(sidecar.volume)
+                        if known_one is None or known_one[1].made_ns <= sidecar.made_ns:
+                            self._known[sidecar.volume] = (root, sidecar)
                     for taken in await asyncio.to_thread(read_snapshots, root.snapshots):
                         of_one = self._taken.setdefault(taken.snapshot, {})
                         of_one[taken.volume] = (root, taken)
@@ -202,6 +205,7 @@ class QemuBlockEngine(AttachedGraphs, SnapshotParts):
                 size_bytes=replica.size_bytes,
                 generation=replica.generation,
                 thin=replica.thin,
+                made_ns=time.time_ns(),
             )
             await self._write(root, sidecar)
             try:

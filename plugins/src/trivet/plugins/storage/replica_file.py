@@ -24,7 +24,8 @@ PART_SUFFIX = ".part"
 
 
 class Sidecar(Model):
-    """What is known of a replica. Epochs below `floor` never come back."""
+    """What is known of a replica. Epochs below `floor` never come back. `made_ns`: when it was
+    made; of two of a volume (one on a disk that was away meanwhile) the later is the replica."""
 
     volume: ResourceId
     pool: ResourceId
@@ -33,6 +34,7 @@ class Sidecar(Model):
     thin: bool = True
     epoch: int = 0
     floor: int = 0
+    made_ns: int = 0
     complete: bool = False
 
     def record(self, folder: Path, serving: int | None) -> ReplicaRecord:
