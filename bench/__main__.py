@@ -22,6 +22,7 @@ SHARED = {
     "enclosure",
     "gluster",
     "ceph",
+    "waterfall",
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.measure import say
 from trivet.client import Client
 from trivet.client.config import ClientConfig, load_config
+from trivet.host.config_files import new_settings
 from trivet.host.layout import Layout
 
 
@@ -42,13 +43,17 @@ class Instance:
 
 
 @contextmanager
-def instance() -> Iterator[Instance]:
-    """An instance that is ready, and of which nothing is left in the end."""
+def instance(more_settings: str = "") -> Iterator[Instance]:
+    """An instance that is ready, and of which nothing is left in the end; its settings are the
+    usual ones and `more_settings`."""
     if os.geteuid() != 0:
         raise SystemExit("trivet: this benchmark needs root")
     with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:
         os.chmod(folder, 0o755)  # services of other users live below it
         made = Instance(Layout(Path(folder)))
+        if more_settings:
+            made.layout.settings_file.parent.mkdir(parents=True)
+            made.layout.settings_file.write_text(new_settings(made.layout) + more_settings)
         try:
             made.trivet("up")
             say("an instance is up")

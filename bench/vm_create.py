@@ -4,6 +4,8 @@ Both boot in turn in the same libvirt: ours with all that a VM has here (volume,
 DHCP, records), the bare one from a file and with QEMU's own user network. The control plane's
 share is measured apart, since a boot's noise hides it: from the call to the start of QEMU's
 process, and from READY on the console to READY in the API.
+
+`--trace` measures nothing: it draws who waited for whom in one create, from the services' traces.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import libvirt
 
 from bench.instance import Instance, instance
 from bench.measure import Results, median, ms, percentile, say
+from bench.waterfall import Collector, drawn
 from trivet.client import Client
 from trivet.contracts.errors import NOT_FOUND, Refused
 from trivet.host import processes
@@ -39,11 +42,12 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True)
 class Ours:
-    """One VM of ours: the whole time and the control plane's share of it, in seconds, and its
-    domain as libvirt describes it."""
+    """One VM of ours: the whole time and the control plane's share of it, in seconds, when what
+    was seen after the call, and its domain as libvirt describes it."""
 
     total_s: float
     control_plane_s: float
+    moments: dict[str, float]
     xml: str
 
 
@@ -89,7 +93,9 @@ def ours(made: Instance, client: Client, hypervisor: libvirt.virConnect, name: s
     xml = str(domains[0].XMLDesc())
     client.vms.delete(name)
     _until(f"{name} is gone", lambda: _is_gone(client, name))
-    return Ours(told - begun, (started - begun) + (told - shown), xml)
+    seen = {"QEMU runs": started, "READY on the console": shown, "READY in the API": told}
+    moments = {name: at - begun for name, at in seen.items()}
+    return Ours(told - begun, (started - begun) + (told - shown), moments, xml)
 
 
 def _is_gone(client: Client, name: str) -> bool:
@@ -176,10 +182,33 @@ def measure(made: Instance, rounds: int) -> Results:
     return Results(figures, raw)
 
 
+def trace() -> Results:
+    """Draw one create, the second one: the first also warms caches."""
+    collector = Collector()
+    try:
+        with instance(collector.settings) as made, made.client() as client:
+            made.trivet("image", "build-tiny")
+            hypervisor = libvirt.open(libvirtd_of(made.layout).uri)
+            ours(made, client, hypervisor, "warm")
+            begun_s = time.time()
+            mine = ours(made, client, hypervisor, "traced")
+            hypervisor.close()
+            marks = {name: begun_s + after_s for name, after_s in mine.moments.items()}
+            spans = collector.within(begun_s, begun_s + mine.total_s)
+    finally:
+        collector.close()
+    for line in drawn(spans, begun_s, marks):
+        print(line)
+    return Results(raw={"spans": len(spans)})
+
+
 def run(arguments: Sequence[str]) -> Results:
     """The benchmark."""
     parser = argparse.ArgumentParser(prog="trivet bench vm-create", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--trace", action="store_true", help="draw one create instead")
     chosen = parser.parse_args(arguments)
+    if chosen.trace:
+        return trace()
     with instance() as made:
         return measure(made, chosen.rounds)

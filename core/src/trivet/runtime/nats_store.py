@@ -39,6 +39,7 @@ from trivet.runtime.nats_tail import (
 )
 from trivet.runtime.store import Change, Entry, Synced
 from trivet.runtime.subjects import filter_of
+from trivet.runtime.telemetry import span
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +190,8 @@ class NatsStore:
         _check_key(key)
         sent = {EXPECT: str(expected), **(headers or {})}
         try:
-            ack = await self._link.store(self._subject + key, value, sent)
+            with span(f"store write {key}"):
+                ack = await self._link.store(self._subject + key, value, sent)
         except ApiError as error:
             raise translate(error, f"{self._bucket}/{key}") from error
         return int(ack["seq"])
@@ -198,7 +200,8 @@ class NatsStore:
         _check_key(key)
         body = {"last_by_subj": self._subject + key}
         try:
-            found = await self._link.api(f"STREAM.MSG.GET.{self._stream}", body)
+            with span(f"store read {key}"):
+                found = await self._link.api(f"STREAM.MSG.GET.{self._stream}", body)
         except ApiError as error:
             if error.status == NOT_FOUND and error.number == NO_MESSAGE:
                 return None

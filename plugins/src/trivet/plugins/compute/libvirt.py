@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import shutil
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -44,6 +44,7 @@ from trivet.plugins.compute import (
     libvirt_xml,
     seed_disk,
 )
+from trivet.plugins.compute.console_follow import follow
 from trivet.plugins.compute.console_watch import ConsoleLog
 from trivet.plugins.compute.libvirt_connection import Connection
 from trivet.plugins.compute.libvirt_hot_plug import LibvirtHotPlug
@@ -57,7 +58,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_URI = "qemu+unix:///system?socket=/run/trivet/libvirt/libvirt-sock"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
-CONSOLE_LOOK_S = 0.5
 
 
 class LibvirtConfig(Model):
@@ -116,7 +116,7 @@ class LibvirtHypervisor(LibvirtHotPlug):
         facts = _facts(context, config, self._verdict, self._cgroups)
         self._facts = replace(facts, unified=self._unified)
         await self._connection.open()
-        self._spawn(self._watch_consoles())
+        self._spawn(follow(facts.log_dir, self._consoles, self._got_ready))
 
     async def close(self) -> None:
         """Disconnect; guests run on."""
@@ -279,6 +279,12 @@ class LibvirtHypervisor(LibvirtHotPlug):
             self._logs[id_] = ConsoleLog(libvirt_xml.console_log(self._host, id_))
         return self._logs[id_]
 
+    def _consoles(self) -> Mapping[ResourceId, ConsoleLog]:
+        return {id_: self._log_of(id_) for id_ in self._ids.values()}
+
+    def _got_ready(self, id_: ResourceId) -> None:
+        self._tell(id_, Power.RUNNING, "booted")
+
     def _with_ready(self, state: DomainState) -> DomainState:
         runs = state.power in (Power.RUNNING, Power.PAUSED)
         return state.model_copy(update={"ready": runs and self._log_of(state.id).ready})
@@ -304,19 +310,6 @@ class LibvirtHypervisor(LibvirtHotPlug):
         with contextlib.suppress(TrivetError):  # away again: the next connection tells all
             for state in await self.domains():
                 self._tell(state.id, state.power, state.reason)
-
-    async def _watch_consoles(self) -> None:
-        """Look at all consoles' logs for guests that got ready, until closed."""
-        while True:
-            for id_ in tuple(self._ids.values()):
-                try:
-                    found = self._log_of(id_).look()
-                except OSError:
-                    log.exception("the console log of %s can't be read", id_)
-                    continue
-                if found:
-                    self._tell(id_, Power.RUNNING, "booted")
-            await asyncio.sleep(CONSOLE_LOOK_S)
 
     def _tell(self, id_: ResourceId, power: Power, reason: str) -> None:
         event = DomainEvent(id=id_, power=power, reason=reason)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trivet.contracts.errors import DRIVER_FAILED, Fatal
+from trivet.runtime.telemetry import span
 
 PROC = Path("/proc")
 COMMAND_TIMEOUT_S = 120.0
@@ -70,7 +71,8 @@ async def attempt(*argv: str, timeout_s: float = COMMAND_TIMEOUT_S) -> Outcome:
             return Outcome(done.returncode, out.read().decode(errors="replace"), said)
 
     try:
-        return await asyncio.to_thread(act)
+        with span(f"run {Path(argv[0]).name}"):
+            return await asyncio.to_thread(act)
     except subprocess.TimeoutExpired as error:
         raise Fatal(DRIVER_FAILED, f"{argv[0]} took over {timeout_s:.0f} s") from error
     except OSError as error:
