@@ -328,3 +328,28 @@ def test_an_edit_meanwhile_is_not_called_ready() -> None:
     newer = port(1).with_meta(generation=2)
     after = status_after(newer, seen(generation=1), NOW)
     assert not after.settled()
+
+
+def test_a_network_that_had_a_port_lately_stays() -> None:
+    before = settled(wanted(view(port(1), port(2, net=2))), Observed())
+    lately = frozenset({network(1).meta.id, ResourceId("network-of-nobody")})
+    want = wanted(view(port(2, net=2), lately=lately))
+    gone = [a for a in prepare(want, before) if not isinstance(a, EnsureDhcp)]
+    assert gone == [RemovePlug(p.device) for p in before.plugs if p.port == port(1).meta.id]
+    again = settled(want, before)
+    assert {type(a) for a in prepare(wanted(view(port(1), port(2, net=2))), again)} == {
+        EnsureDhcp,
+        EnsurePlug,
+    }
+
+
+def test_a_network_that_is_deleted_goes_with_its_last_port() -> None:
+    before = settled(wanted(view(port(1))), Observed())
+    deleted = network(1).with_meta(deleting_at=NOW)
+    want = wanted(view(networks=(deleted,), lately=frozenset({deleted.meta.id})))
+    assert {type(a) for a in prepare(want, before)} == {
+        RemovePlug,
+        RemoveDhcp,
+        RemoveLeg,
+        RemoveSegment,
+    }

@@ -90,7 +90,8 @@ class StorageSettings(Model):
 
 
 class NetworkSettings(Model):
-    """Drivers by name or `auto`. `vtep`: this node's address in the tunnel network."""
+    """Drivers by name or `auto`. `vtep`: this node's address in the tunnel network. `linger_s`: how
+    long a network without a port here stays, for the next one to find it made."""
 
     switch: str = "auto"
     gateway: str = "auto"
@@ -98,6 +99,7 @@ class NetworkSettings(Model):
     vtep: str | None = None
     look_s: float = Field(default=30.0, gt=0)
     claim_age_s: float = Field(default=120.0, gt=0)
+    linger_s: float = Field(default=300.0, ge=0)
 
 
 class SecuritySettings(Model):

@@ -1,6 +1,7 @@
 """What a node has to carry, from the ports that are wanted there.
 
-A network is on a node exactly while a port of it is: its segment, its gateway's leg, its DHCP.
+A network is on a node while a port of it is, and for a while after (`lingering`): its segment,
+its gateway's leg, its DHCP. One that is being deleted goes with its last port.
 The other nodes of the network, and the guests there, are named where this node has a tunnel
 address. This says what is wanted and nothing of what is there: `node_plan` compares.
 """
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
+from trivet.contracts.model import ResourceId
 from trivet.contracts.network.gateway_driver import DhcpHost, DhcpNetwork, GatewayLeg
 from trivet.contracts.network.network import Network
 from trivet.contracts.network.port import Port
@@ -33,7 +35,8 @@ class Made:
 class NodeView:
     """What a node knows: itself, all ports and networks that may concern it, tunnel addresses
     of all nodes. `namespaces`: where the gateway driver puts each network's gateway. `before`: what
-    was last made of each port, which holds while it and its network are the same objects."""
+    was last made of each port, which holds while it and its network are the same objects. `lately`:
+    networks that had ports here not long ago."""
 
     node: str
     prefix: str
@@ -42,6 +45,7 @@ class NodeView:
     vteps: Mapping[str, str] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, Made] = field(default_factory=dict)
+    lately: frozenset[ResourceId] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,9 @@ def wanted(view: NodeView) -> Wanted:
         (p for p in view.ports if belongs(p, view.node) and p.status.network_id in view.networks),
         key=lambda p: p.meta.id,
     )
-    ids = sorted({p.status.network_id for p in here if p.status.network_id})
-    networks = [view.networks[i] for i in ids]
+    ids = {p.status.network_id for p in here if p.status.network_id}
+    ids |= {n for n in view.lately if n in view.networks and not view.networks[n].meta.deleting_at}
+    networks = [view.networks[i] for i in sorted(ids)]
     made = _made(view, here)
     vtep = view.vteps.get(view.node)
     away = {n.meta.id: _away(view, n) if vtep else () for n in networks}

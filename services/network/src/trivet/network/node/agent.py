@@ -27,6 +27,7 @@ from trivet.contracts.security.endpoints.node_protect import ProtectRequest, Pro
 from trivet.contracts.security.firewall import Binding
 from trivet.network.domain import segments
 from trivet.network.domain.drift import drifted
+from trivet.network.domain.lingering import Until, lingering
 from trivet.network.domain.node_plan import Observed, forgotten, prepare, ready, unlock
 from trivet.network.domain.port_status import Seen, network_after, status_after
 from trivet.network.domain.segments import Made, NodeView, Wanted
@@ -73,6 +74,7 @@ class NodeAgent:
         self._look_s = service.runtime.settings.network.look_s
         self._settled = Wanted()
         self._made: Mapping[str, Made] = {}
+        self._until: Until = {}
         self._told: dict[str, tuple[int, Seen]] = {}
         self._drift: dict[ResourceId, str] = {}
         self._closely_at = 0.0
@@ -114,6 +116,7 @@ class NodeAgent:
     def _wanted(self, ports: tuple[Port, ...]) -> Wanted:
         networks: dict[str, Network] = {n.meta.id: n for n in self._networks.list()}
         namespace = self._effects.gateway.namespace
+        now = self._runtime.clock.monotonic()
         found = segments.wanted(
             NodeView(
                 node=self._runtime.node,
@@ -123,9 +126,13 @@ class NodeAgent:
                 vteps=self._vteps.addresses,
                 namespaces={id_: namespace(n.meta.id) for id_, n in networks.items()},
                 before=self._made,
+                lately=frozenset(n for n, until in self._until.items() if until > now),
             )
         )
         self._made = found.made
+        here = {made.network.meta.id for made in found.made.values()}
+        linger_s = self._runtime.settings.network.linger_s
+        self._until = lingering(self._until, here, now, linger_s)
         return found
 
     async def ping(self, network: ResourceId, address: str, timeout_s: float) -> bool:
@@ -148,24 +155,33 @@ class NodeAgent:
         closely = now >= self._closely_at
         if closely:
             self._closely_at = now + self._look_s
-        before = await self._effects.observe(closely=closely)
-        if forgotten(len(self._networks.keys()) + len(ports), before):
-            log.warning("the store knows no port, this node has some: nothing is torn down")
-            return self._look_s
-        self._note_drift(wanted, before)
-        problems: Problems = {}
-        after = before
-        if changes := prepare(wanted, before):
-            problems = await self._effects.apply(changes)
-            after = await self._effects.observe()
-            # What is changed while this goes on is mended by it, too.
-            self._note_drift(wanted, after)
-        await self._serve_metadata(wanted, after)
-        answer = await self._protect(wanted.bindings)
+        # The firewall is told meanwhile: its rules may be there before the taps, not after. What
+        # is left without any port is told last, or the store may only have forgotten them.
+        bindings = wanted.bindings
+        early = bindings and self._answered(bindings) is None
+        told = asyncio.create_task(self._protect(bindings)) if early else None
+        try:
+            before = await self._effects.observe(closely=closely)
+            if forgotten(len(self._networks.keys()) + len(ports), before):
+                log.warning("the store knows no port, this node has some: nothing is torn down")
+                return self._look_s
+            self._note_drift(wanted, before)
+            problems: Problems = {}
+            after = before
+            if changes := prepare(wanted, before):
+                problems = await self._effects.apply(changes)
+                after = await self._effects.observe_after(changes, before)
+                # What is changed while this goes on is mended by it, too.
+                self._note_drift(wanted, after)
+            await self._serve_metadata(wanted, after)
+            answer = await told if told else await self._protect(bindings)
+        finally:
+            if told is not None:
+                told.cancel()
         raising = unlock(wanted, after, answer.protected)
         if raising:
             problems |= await self._effects.apply(raising)
-            after = await self._effects.observe()
+            after = await self._effects.observe_after(raising, after)
         ports_ready = ready(wanted, after, answer.protected)
         # It is said once it is mended; until then the ports say what is wrong.
         drift = {} if problems else self._drift
@@ -208,12 +224,9 @@ class NodeAgent:
     async def _protect(self, bindings: tuple[Binding, ...]) -> ProtectResponse:
         """What the firewall says of these ports; it is asked when they changed, when one is
         not protected yet, and at each look."""
+        if (said := self._answered(bindings)) is not None:
+            return said
         now = self._runtime.clock.monotonic()
-        if self._answer is not None:
-            asked, said, when = self._answer
-            whole = all(said.protected.get(b.port, 0) >= b.generation for b in bindings)
-            if asked == bindings and whole and now - when < self._look_s:
-                return said
         try:
             answer = await self._runtime.client.call(
                 PROTECT, ProtectRequest(bindings=bindings), node=self._runtime.node
@@ -223,6 +236,15 @@ class NodeAgent:
             return self._unheard(bindings, error)
         self._answer = (bindings, answer, now)
         return answer
+
+    def _answered(self, bindings: tuple[Binding, ...]) -> ProtectResponse | None:
+        """What the firewall said of these very ports not long ago, if it protects them all."""
+        if self._answer is None:
+            return None
+        asked, said, when = self._answer
+        whole = all(said.protected.get(b.port, 0) >= b.generation for b in bindings)
+        recent = self._runtime.clock.monotonic() - when < self._look_s
+        return said if asked == bindings and whole and recent else None
 
     def _unheard(self, bindings: tuple[Binding, ...], error: TrivetError) -> ProtectResponse:
         """What was in force is in force still: the firewall's rules outlive its service."""

@@ -7,7 +7,7 @@ it concerns, a network's VNI or a tap's name, and told in the status of the port
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
@@ -31,6 +31,8 @@ from trivet.network.domain.node_plan import (
 log = logging.getLogger(__name__)
 
 Problems = dict[str, str]
+OF_NETWORKS = (EnsureSegment, EnsureLeg, RemoveLeg, RemoveSegment)
+"""What changes segments and gateways: the rest concerns taps, and what is known of guests."""
 
 
 class NodeEffects:
@@ -55,6 +57,21 @@ class NodeEffects:
             dhcp=dict(self._asked_dhcp),
             stations=dict(self._asked_stations),
             drift=await self._drift() if closely else {},
+        )
+
+    async def observe_after(self, actions: Sequence[Action], before: Observed) -> Observed:
+        """What is on the node after `actions`: those parts of it that they may have changed are
+        looked at again, the others are as they were `before`, a moment ago."""
+        if any(isinstance(action, OF_NETWORKS) for action in actions):
+            return await self.observe()
+        state = await self.switch.state()
+        return Observed(
+            segments=state.segments,
+            plugs=state.plugs,
+            legs=before.legs,
+            served=await self.dhcp.served(),
+            dhcp=dict(self._asked_dhcp),
+            stations=dict(self._asked_stations),
         )
 
     async def _drift(self) -> dict[ResourceId, str]:
