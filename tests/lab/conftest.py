@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from trivet.host import processes, traces
+from trivet.host.config_files import new_settings
 from trivet.host.layout import Layout
 from trivet.testing.lab.cluster import Lab
 from trivet.testing.lab.node import LabNode
 
 log = logging.getLogger(__name__)
 TOP = Path(__file__).parents[2]
+NO_LINGERING = "\n[network]\nlinger_s = 0\n"
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,9 @@ def lab_node() -> Iterator[LabNode]:
     root = Path(tempfile.mkdtemp(prefix="tv-lab-"))
     root.chmod(0o755)  # the node's own user has its programs there
     node = LabNode(Layout(root), TOP)
+    # What is left over is looked for here, and a network that lingers is not.
+    node.layout.settings_file.parent.mkdir(parents=True)
+    node.layout.settings_file.write_text(new_settings(node.layout) + NO_LINGERING)
     try:
         node.trivet("up")
         node.trivet("image", "build-tiny")

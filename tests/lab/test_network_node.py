@@ -94,7 +94,9 @@ def ground() -> Iterator[NodeGround]:
 @pytest.fixture
 async def node(ground: NodeGround, tmp_path: Path) -> AsyncIterator[Harness]:
     plugins = (linux_bridge, netns_gateway, dnsmasq)
-    async with Harness(tmp_path, plugins=plugins, network={"look_s": 1.0}) as harness:
+    async with Harness(
+        tmp_path, plugins=plugins, network={"look_s": 1.0, "linger_s": 0.0}
+    ) as harness:
 
         async def protect(request: ProtectRequest, call: Call) -> ProtectResponse:
             ASKED.append(request)

@@ -42,9 +42,12 @@ async def test_slow_parts_are_waited_for_and_told(world: Any) -> None:
     world.volume_phase = world.port_phase = Phase.PENDING
     await world.create()
     vm = await world.until(lambda v: v.status.condition("PartsReady") is not None)
-    assert told(vm, "PartsReady") == "volume web-root: is pending; port web-0: is pending"
+    assert told(vm, "PartsReady") == "volume web-root: is pending"
     assert vm.status.phase is Phase.PENDING
     world.settle(world.volumes)
+    vm = await world.until(lambda v: told(v, "Progress") == "port web-0: is pending")
+    assert vm.status.power is Power.STOPPED
+    assert world.attaches, "its disks are attached while the port is being made"
     world.settle(world.ports)
     await world.until(running)
     assert world.volumes.created == ["web-root"]

@@ -2,6 +2,9 @@
 
 Both are repeatable: what is there under the VM's ownership is taken as it is, what is there
 under another's is a refusal, and what goes is found by its owner and not by its name.
+
+Volumes are waited for, ports of a VM that no node has yet are not: its node's agent attaches the
+disks while the node is still making the ports, and looks at those before it starts the guest.
 """
 
 from __future__ import annotations
@@ -63,7 +66,9 @@ class VmParts:
             *((PORTS, request) for request in port_requests(vm, node)),
         ]
         asked = (
-            self._one(crud, r, first) for crud, r in requests if not more or r.meta.name in lacks
+            self._one(crud, r, first, waits=more or crud is VOLUMES)
+            for crud, r in requests
+            if not more or r.meta.name in lacks
         )
         return tuple(await asyncio.gather(*asked))
 
@@ -76,7 +81,7 @@ class VmParts:
             told = f"there is no VM {vm.spec.origin} to be a clone of"
             return Part("vm", vm.spec.origin or "", ready=False, refused=True, message=told)
         request = origin_request(vm, origin)
-        return None if request is None else await self._one(SNAPSHOTS, request, True)
+        return None if request is None else await self._one(SNAPSHOTS, request, True, waits=True)
 
     async def drop_origin(self, vm: Vm) -> None:
         """A clone that has its disks needs the snapshot no more: they stand for themselves."""
@@ -89,10 +94,14 @@ class VmParts:
         there = {v.meta.name for v in await self._owned(VOLUMES, vm)}
         return all(volume_name(vm.meta.name, d.name) in there for d in vm.spec.disks)
 
-    async def _one(self, crud: Crud[Any], request: CreateRequest[Any], first: bool) -> Part:
+    async def _one(
+        self, crud: Crud[Any], request: CreateRequest[Any], first: bool, *, waits: bool
+    ) -> Part:
+        """One part; one that is not waited for is taken as it is made, unless that failed."""
         kind, name = crud.kind.name, request.meta.name
+        settle_s = SETTLE_S if waits else 0.0
         try:
-            found = await self._create_and_get(crud, request, first)
+            found = await self._create_and_get(crud, request, first, settle_s)
         except Refused as error:
             return Part(kind, name, ready=False, refused=True, message=_told(error))
         except TrivetError as error:
@@ -103,14 +112,18 @@ class VmParts:
             taken = f"the name is taken by another {kind}"
             return Part(kind, name, ready=False, refused=True, message=taken)
         try:
-            return _part(kind, await self._changed(crud, found, request))
+            return _part(kind, await self._changed(crud, found, request, settle_s), waits=waits)
         except Refused as error:
             return Part(kind, name, ready=False, refused=True, message=_told(error))
         except TrivetError as error:
             return Part(kind, name, ready=False, message=error.detail)
 
     async def _changed(
-        self, crud: Crud[Any], found: AnyResource, request: CreateRequest[Any]
+        self,
+        crud: Crud[Any],
+        found: AnyResource,
+        request: CreateRequest[Any],
+        settle_s: float,
     ) -> AnyResource:
         """The part, asked to have what can change in place."""
         change = change_of(found.spec, request.spec)
@@ -118,13 +131,13 @@ class VmParts:
             return found
         name, project = request.meta.name, request.meta.project
         await self._client.call(crud.edit, EditRequest(project=project, name=name, spec=change))
-        return await self._get(crud, GetRequest(project=project, name=name, settle_s=SETTLE_S))
+        return await self._get(crud, GetRequest(project=project, name=name, settle_s=settle_s))
 
     async def _create_and_get(
-        self, crud: Crud[Any], request: CreateRequest[Any], first: bool
+        self, crud: Crud[Any], request: CreateRequest[Any], first: bool, settle_s: float
     ) -> AnyResource:
-        """The part as it is, made if it is not there; waits a little for it to settle."""
-        asked = GetRequest(project=request.meta.project, name=request.meta.name, settle_s=SETTLE_S)
+        """The part as it is, made if it is not there; waits so long for it to settle."""
+        asked = GetRequest(project=request.meta.project, name=request.meta.name, settle_s=settle_s)
         if not first:
             try:
                 return await self._get(crud, asked)
@@ -132,10 +145,13 @@ class VmParts:
                 if error.code is not NOT_FOUND:
                     raise
         try:
-            await self._client.call(crud.create, request)
+            made: AnyResource = await self._client.call(crud.create, request)
         except Refused as error:
             if error.code is not NAME_TAKEN:
                 raise
+        else:
+            if not settle_s:
+                return made
         return await self._get(crud, asked)
 
     async def _get(self, crud: Crud[Any], asked: GetRequest) -> AnyResource:
@@ -197,13 +213,14 @@ def _where(part: VmDisk | VmNic) -> tuple[Crud[Any], str]:
     return (VOLUMES, part.volume) if isinstance(part, VmDisk) else (PORTS, part.port)
 
 
-def _part(kind: str, found: AnyResource) -> Part:
+def _part(kind: str, found: AnyResource, *, waits: bool) -> Part:
     phase, status = found.status.phase, found.status
+    enough = (Phase.READY, Phase.DEGRADED, *(() if waits else (Phase.PENDING,)))
     said = "; ".join(c.message for c in status.conditions if c.status != "true" and c.message)
     return Part(
         kind,
         found.meta.name,
-        ready=phase in (Phase.READY, Phase.DEGRADED) and found.meta.deleting_at is None,
+        ready=phase in enough and found.meta.deleting_at is None,
         refused=phase is Phase.FAILED,
         message=said or f"is {phase}",
         mac=status.mac if isinstance(status, PortStatus) else None,

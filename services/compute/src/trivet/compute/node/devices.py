@@ -36,6 +36,8 @@ Shown = TypeVar("Shown")
 
 SERIAL_LENGTH = 20
 SOON_S = 1.0
+PORT_S = 3.0
+"""How long is waited for a port that this node is still making."""
 
 
 class Devices:
@@ -116,8 +118,8 @@ class Devices:
         return attachment
 
     async def nic(self, vm: Vm, nic: VmNic) -> tuple[DomainNic, VmNic]:
-        """A card whose port is plugged here and protected. Raises `TrivetError`."""
-        request = GetRequest(project=vm.meta.project, name=nic.port)
+        """A card whose port is plugged here and protected, once it is. Raises `TrivetError`."""
+        request = GetRequest(project=vm.meta.project, name=nic.port, settle_s=PORT_S)
         try:
             port: Port = await self._runtime.client.call(PORTS.get, request)
         except TrivetError as error:
