@@ -29,7 +29,11 @@ from trivet.contracts.network.endpoints.network_ping import PingRequest
 from trivet.contracts.network.endpoints.node_bindings import ENDPOINT as BINDINGS
 from trivet.contracts.network.port import PortQos, Rate
 from trivet.contracts.resource import Phase
+from trivet.contracts.security.codes import QUOTA
+from trivet.contracts.security.endpoints.quota_claim import ENDPOINT as CLAIM
+from trivet.contracts.security.endpoints.quota_claim import ClaimRequest, ClaimResponse
 from trivet.network.holdings import address_key
+from trivet.runtime.call import Call
 from trivet.runtime.claims import Claims
 from trivet.testing.fakes import dhcp, gateway, switch
 from trivet.testing.harness import Harness
@@ -351,3 +355,22 @@ async def test_bounds_reach_the_tap_and_change_without_a_cut(world: World) -> No
     assert world.switch().plugs[device].qos == PortQos(ingress=Rate(bytes_per_s=5_000))
     assert world.switch().identities[device] == identity
     assert world.switch().plugs[device].up
+
+
+async def test_a_port_over_the_quota_holds_nothing(tmp_path: Path) -> None:
+    async def claim(request: ClaimRequest, call: Call) -> ClaimResponse:
+        if request.amounts:
+            raise Refused(QUOTA, "no more ports")
+        return ClaimResponse()
+
+    plugins = (switch, gateway, dhcp)
+    async with Harness(tmp_path, plugins=plugins, network=settings()) as harness:
+        world = World(harness)
+        await world.start()
+        await world.network()
+        before = await world.claims()
+        await harness.fake(CLAIM, claim)
+        with pytest.raises(Refused) as caught:
+            await world.port("a")
+        assert caught.value.code is QUOTA
+        assert await world.claims() == before

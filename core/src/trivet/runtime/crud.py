@@ -7,6 +7,7 @@ what it keeps for the resource and drops it; the last one to do so removes the r
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import random
@@ -129,9 +130,16 @@ class CrudHandlers(Generic[ResourceT]):
         fresh = self.made(request, call.nonce)
         if call.nonce is not None and (there := await self._same(fresh)) is not None:
             return self._hooks.shown(there)
-        await self._claim(None, fresh)
+        # Neither waits for the other: what is claimed in vain is given back.
+        claimed, admitted = await asyncio.gather(
+            self._claim(None, fresh), self._hooks.admit(None, fresh), return_exceptions=True
+        )
+        if isinstance(claimed, BaseException):
+            raise claimed
         try:
-            made = await self._all.create(await self._hooks.admit(None, fresh))
+            if isinstance(admitted, BaseException):
+                raise admitted
+            made = await self._all.create(admitted)
         except Refused as error:
             # The first try of this very call may have come through meanwhile.
             there = None
