@@ -57,7 +57,7 @@ class LibvirtBench:
         context = DriverContext("n1", folder / "state", folder / "run", prefix)
         logs = folder / "libvirt/log/qemu"
         config = LibvirtConfig(
-            uri=self.described.uri, accel="tcg", guest_logs=logs, cgroups=cgroups
+            validate_xml=True, uri=self.described.uri, accel="tcg", guest_logs=logs, cgroups=cgroups
         )
         self.driver = LibvirtHypervisor(context, config)
         self._image = image

@@ -45,7 +45,9 @@ async def test_guests_outlive_the_driver_and_keep_their_data(bench: LibvirtBench
     assert b"boots: 1\r\n" in await bench.driver.console_log(spec.id, 100_000)
     await bench.driver.close()
     context = DriverContext("n1", bench.folder / "state", bench.folder / "run")
-    bench.driver = LibvirtHypervisor(context, LibvirtConfig(uri=bench.described.uri, accel="tcg"))
+    bench.driver = LibvirtHypervisor(
+        context, LibvirtConfig(uri=bench.described.uri, accel="tcg", validate_xml=True)
+    )
     await bench.driver.open()
     assert (await see(bench, spec.id, lambda s: s.power is Power.RUNNING)).ready
     await bench.driver.act(spec.id, Act.SHUTDOWN)
@@ -141,7 +143,7 @@ from trivet.plugins.compute.libvirt import LibvirtConfig, LibvirtHypervisor
 
 async def main(folder, uri, id_):
     context = DriverContext("n1", folder / "state", folder / "run")
-    driver = LibvirtHypervisor(context, LibvirtConfig(uri=uri, accel="tcg"))
+    driver = LibvirtHypervisor(context, LibvirtConfig(uri=uri, accel="tcg", validate_xml=True))
     await driver.open()
     print(await driver.freeze(id_, 3), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -63,13 +63,15 @@ EMULATOR = "/usr/bin/qemu-system-x86_64"
 class LibvirtConfig(Model):
     """`uri` of a libvirtd of its own; `accel` auto means: by a probe guest. `cgroups`: it puts
     guests into the cgroup of the node's prefix, which CPU shares and limits need, if there is one.
-    `guest_logs` is where it writes what QEMU says of each guest; it never removes that itself."""
+    `guest_logs` is where it writes what QEMU says of each guest; it never removes that itself.
+    `validate_xml`: libvirt checks each definition by its schema, as the tests of this driver do."""
 
     uri: str = DEFAULT_URI
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     emulator: str = EMULATOR
     cgroups: bool = False
     guest_logs: Path = Path("/var/log/libvirt/qemu")
+    validate_xml: bool = False
     uefi_code: str = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     uefi_vars: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
@@ -158,7 +160,8 @@ class LibvirtHypervisor(LibvirtHotPlug):
     ) -> None:
         host = replace(self._host, reconnects=said_in_xml(connection))
         rendered = libvirt_xml.render(domain, host)
-        libvirt_domains.define(connection, domain, rendered, anew=anew)
+        validate = self._config.validate_xml
+        libvirt_domains.define(connection, domain, rendered, anew=anew, validate=validate)
 
     async def altered(self) -> tuple[ResourceId, ...]:
         """The domains whose next start somebody else changed."""

@@ -149,7 +149,7 @@ class LinuxBridge:
                 await self._netlink.set(tap.index, master=bridge.index)
             await self._netlink.set_port(tap.index, learning=0, unicast_flood=0)
             await self._tables.pin(tap, plug.mac)
-            await self._rates.apply(plug.device, plug.qos)
+            await self._rates.apply(plug.device, plug.qos, links)
             await self._netlink.set(tap.index, ifalias=link_records.plug_record(plug))
             if plug.up:
                 await self._netlink.set(tap.index, state="up")

@@ -11,13 +11,13 @@ The ifb of tap `<prefix>p<10 hex>` is `<prefix>i<10 hex>`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trivet.contracts.errors import NOT_SUPPORTED, Refused
 from trivet.contracts.network.port import PortQos, Rate
 from trivet.plugins.network.command import attempt, run
-from trivet.plugins.network.netlink import Netlink, write_sysctl
+from trivet.plugins.network.netlink import Link, Netlink, write_sysctl
 
 LATENCY_MS = 50
 BURST_MIN_BYTES = 65536
@@ -33,11 +33,12 @@ class PortRates:
         self._prefix = prefix
         self._lacking: str | None = None
 
-    async def apply(self, device: str, qos: PortQos) -> None:
-        """Make exactly these the bounds of the tap, without a cut where some were there.
-        Raises `Refused(NOT_SUPPORTED)` where the kernel lacks what it takes."""
+    async def apply(self, device: str, qos: PortQos, links: Mapping[str, Link]) -> None:
+        """Make exactly these the bounds of the tap, without a cut where some were there; `links`
+        are the switch's by now. Raises `Refused(NOT_SUPPORTED)` where the kernel lacks what it
+        takes."""
         if not qos.bounded:
-            await self._clear(device)
+            await self._clear(device, links)
             return
         await self._need_kernel()
         if qos.ingress is not None:
@@ -90,12 +91,12 @@ class PortRates:
         await attempt("tc", "filter", "delete", "dev", device, "parent", "ffff:", "prio", "1")
         await self._delete_link(self._ifb(device))
 
-    async def _clear(self, device: str) -> None:
-        """Take all bounds off; a tap that has none costs one look."""
-        tap = (await self._netlink.links(device)).get(device)
+    async def _clear(self, device: str, links: Mapping[str, Link]) -> None:
+        """Take all bounds off; a tap that has none costs nothing."""
+        tap = links.get(device)
         if tap is not None and tap.queueing == "tbf":
             await attempt("tc", "qdisc", "delete", "dev", device, "root")
-        if await self._netlink.links(self._ifb(device)):
+        if self._ifb(device) in links:
             await self._free_egress(device)
 
     async def _delete_link(self, name: str) -> None:
