@@ -142,6 +142,9 @@ class LinuxBridge:
                 write_sysctl(f"net/ipv6/conf/{plug.device}/disable_ipv6", 1)
                 links = await self._links()
             tap = links[plug.device]
+            if tap.master == bridge.index and _is_only_down(tap, plug):
+                await self._netlink.set(tap.index, state="up")
+                return
             if not plug.up:
                 await self._netlink.set(tap.index, state="down")
             await self._netlink.set(tap.index, mtu=plug.mtu)
@@ -272,6 +275,13 @@ class LinuxBridge:
         vtep = _vtep(tunnel) if tunnel else None
         peers = tuple(sorted(await self._tables.peers(tunnel))) if tunnel else ()
         return link_records.read_segment(bridge, vni, vtep, peers)
+
+
+def _is_only_down(tap: Link, plug: Plug) -> bool:
+    """Whether all of a plug was made, by its record, and it is to be raised."""
+    return plug.up and link_records.read_plug(tap, plug.vni) == plug.model_copy(
+        update={"up": False}
+    )
 
 
 def _present(path: str) -> bool:
