@@ -272,7 +272,9 @@ _RULES: tuple[_Rule, ...] = (
         _parts_told,
         LOOK_S,
     ),
-    _Rule("assign", "all of its parts are ready", lambda vm, w: True, Step.ASSIGN),
+    _Rule(
+        "assign", "its volumes are ready and its ports are there", lambda vm, w: True, Step.ASSIGN
+    ),
 )
 
 
