@@ -57,6 +57,7 @@ BODIES: dict[str, bytes] = {
     "incoherent": _spec(disks=[{"name": "a", "size_gib": 1}, {"name": "a", "size_gib": 2}]),
     "status given": b'{"meta": {"name": "web"}, "spec": {}, "status": {"phase": "ready"}}',
     "owner given": b'{"meta": {"name": "web"}, "spec": {}, "owner": null}',
+    "wait given": b'{"meta": {"name": "web"}, "spec": {}, "settle_s": 5}',
     "no meta": b'{"spec": {}}',
     "no spec": b'{"meta": {"name": "web"}}',
     "meta is a list": b'{"meta": [], "spec": {}}',

@@ -92,6 +92,23 @@ async def test_a_volume_is_made_attached_grown_and_deleted(harness: Harness) -> 
     assert await gone(harness, "data")
 
 
+async def test_who_makes_one_may_wait_in_the_same_call_for_it_to_settle(harness: Harness) -> None:
+    def asked(name: str, settle_s: float) -> CreateRequest[VolumeSpec]:
+        meta = NewMeta(name=name, project=PROJECT)
+        return CreateRequest[VolumeSpec](meta=meta, spec=VolumeSpec(size_gib=1), settle_s=settle_s)
+
+    made = await harness.call(VOLUMES.create, asked("a", 10))
+    assert made.status.phase is Phase.READY
+    assert made == await show(harness, "a")
+    made = await harness.call(VOLUMES.create, asked("b", 0))
+    assert made.status.phase is Phase.PENDING
+    spec = VolumeSpec(size_gib=1, pool="absent")
+    meta = NewMeta(name="c", project=PROJECT)
+    request = CreateRequest[VolumeSpec](meta=meta, spec=spec, settle_s=0.1)
+    with pytest.raises(TrivetError):
+        await harness.call(VOLUMES.create, request)
+
+
 async def test_a_clone_outlives_its_source(harness: Harness) -> None:
     await make(harness, "image")
     clone = await make(harness, "clone", source=VolumeSource(volume="image"))

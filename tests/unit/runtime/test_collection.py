@@ -178,6 +178,47 @@ async def test_the_feed_tells_changes_and_deletions(
     assert woken == [KEY, KEY]
 
 
+class ToldFirst(MemoryStore):
+    """A store whose watch is faster than its acknowledgements."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker)
+        self.sink: Collection[Volume] | None = None
+        self.instead: bytes | None = None
+
+    async def create(self, key: str, value: bytes) -> int:
+        revision = await super().create(key, value)
+        assert self.sink is not None
+        self.sink.take(Change(key, self.instead or value, revision))
+        return revision
+
+
+async def test_an_own_write_that_the_watch_tells_first_is_what_was_written(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ToldFirst(broker)
+    volumes = store.sink = Collection(VOLUME, store, SystemClock())
+    read: list[bytes] = []
+    parse = volumes._record_model.model_validate_json
+
+    def counted(value: bytes) -> Record[Volume]:
+        read.append(value)
+        return parse(value)
+
+    monkeypatch.setattr(volumes._record_model, "model_validate_json", counted)
+    made = await volumes.create(volume())
+    assert volumes.by_key(KEY) == made
+    assert made.meta.revision > 0
+    assert not read, "it need not be read to be known"
+    other = Record[Volume](resource=ready(volume("other", "volume-2")))
+    store.instead = other.model_dump_json().encode()
+    await volumes.create(volume("other", "volume-2"))
+    found = volumes.get("other", "lab")
+    assert read
+    assert found is not None
+    assert found.status.phase is Phase.READY, "another's write of the key is what counts"
+
+
 @given(
     steps=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["lab", "lab2", "l"]),
                              st.booleans()), max_size=30),

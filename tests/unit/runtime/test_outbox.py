@@ -14,7 +14,13 @@ from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.volume import VOLUME
 from trivet.runtime.bus import DEDUPE_WINDOW_S
 from trivet.runtime.clock import SystemClock
-from trivet.runtime.outbox import OutboxPublisher, RawRecord, has_work, surely_in_window
+from trivet.runtime.outbox import (
+    CLEAR_AFTER_S,
+    OutboxPublisher,
+    RawRecord,
+    has_work,
+    surely_in_window,
+)
 from trivet.runtime.record import OutboxItem, Published, Record, cleared, next_outbox
 from trivet.runtime.store import Synced
 from trivet.testing.counted_volumes import (
@@ -224,6 +230,63 @@ async def test_an_outage_delays_and_loses_nothing() -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+class HeldClock(SystemClock):
+    """Monotonic time stands still until it is moved on; sleeps are short."""
+
+    at = 100.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+
+async def test_while_events_come_no_record_is_cleared() -> None:
+    """Each is told at once; clearing them waits for a quiet moment."""
+    broker = MemoryBroker()
+    node, clock = Node(broker), HeldClock()
+    volumes = volumes_in(node.store)
+    publisher = OutboxPublisher(node.bus, node.store, clock, node.published)
+    task = asyncio.create_task(publish(publisher, node.store))
+    for n in range(6):
+        await volumes.create(fresh_volume(f"v{n}"))
+        await until(lambda n=n: len(broker.events) == n + 1)
+        clock.at += CLEAR_AFTER_S * 0.9
+        await asyncio.sleep(0.01)
+    left = [c for c in broker.bucket("storage").keys.values() if c.value and has_work(c.value)]
+    assert len(left) == 6
+    clock.at += CLEAR_AFTER_S
+    async with asyncio.timeout(20):
+        while not await settled(node.store):  # noqa: ASYNC110 - asks the store
+            await asyncio.sleep(0.005)
+    assert len(broker.events) == 6
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_record_that_has_long_been_still_is_cleared_among_events() -> None:
+    broker = MemoryBroker()
+    node = Node(broker)
+    never_quiet_s, latest_s = 3600.0, 0.02
+    publisher = OutboxPublisher(
+        node.bus,
+        node.store,
+        SystemClock(),
+        node.published,
+        clear_after_s=never_quiet_s,
+        clear_latest_s=latest_s,
+    )
+    task = asyncio.create_task(publish(publisher, node.store))
+    await volumes_in(node.store).create(fresh_volume("still"))
+    async with asyncio.timeout(20):
+        while not await settled(node.store):  # noqa: ASYNC110 - asks the store
+            await asyncio.sleep(0.005)
+    assert len(broker.events) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_clearing_is_no_conflict_for_who_read_before_it() -> None:

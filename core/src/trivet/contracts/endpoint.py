@@ -80,7 +80,9 @@ class Endpoint(Generic[RequestT, ResponseT]):
 
     def deadline_s(self, request: Model) -> float:
         """How long to wait for the answer: `timeout_s`, and what was asked to be waited for."""
-        return self.timeout_s + (request.settle_s if isinstance(request, GetRequest) else 0.0)
+        if isinstance(request, GetRequest | CreateRequest):
+            return self.timeout_s + request.settle_s
+        return self.timeout_s
 
     @property
     def noun(self) -> str:
@@ -144,12 +146,14 @@ class NewMeta(Model):
 
 
 class CreateRequest(Model, Generic[SpecT]):
-    """Create. `owner` is for services only: the gateway refuses it."""
+    """Create; with `settle_s` (0-60), answer when it has settled, or as it is by then. `owner`
+    and `settle_s` are for services only: the gateway refuses them."""
 
     kind: str | None = None
     meta: NewMeta
     spec: SpecT
     owner: OwnerRef | None = None
+    settle_s: float = Field(default=0, ge=0, le=60)
 
 
 class EditRequest(Ref):

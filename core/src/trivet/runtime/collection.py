@@ -40,6 +40,7 @@ class Collection(Generic[ResourceT]):
         self._ids: dict[str, str] = {}
         self._callbacks: builtins.list[Callable[[str], None]] = []
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._writing: dict[str, tuple[bytes, Record[ResourceT]]] = {}
 
     @property
     def prefix(self) -> str:
@@ -97,11 +98,7 @@ class Collection(Generic[ResourceT]):
                 break
             record = self._next(old, None, resource)
             try:
-                if old is None:
-                    revision = await self._store.create(key, _encode(record))
-                else:
-                    revision = await self._store.update(key, _encode(record), old[1])
-                return self._learn(key, record, revision)
+                return await self._put(key, record, old[1] if old is not None else None)
             except Refused as error:
                 # Somebody was first, or the last trace of a deleted namesake went meanwhile.
                 if error.code is not CONFLICT:
@@ -137,11 +134,10 @@ class Collection(Generic[ResourceT]):
             raise Refused(CONFLICT, f"{self.kind.name} {before.meta.name} was changed meanwhile")
         record = self._next(old, before, after)
         try:
-            revision = await self._store.update(key, _encode(record), old[1])
+            return await self._put(key, record, old[1])
         except Refused:
             await self._fresh_record(key)
             raise
-        return self._learn(key, record, revision)
 
     async def mutate(self, key: str, change: Callable[[ResourceT], ResourceT]) -> ResourceT | None:
         """Change the resource of `key`, over conflicts; None where it is not there.
@@ -169,12 +165,11 @@ class Collection(Generic[ResourceT]):
                 return
             record = self._next(old, old[0].resource, None)
             try:
-                revision = await self._store.update(key, _encode(record), old[1])
+                await self._put(key, record, old[1])
             except Refused as error:
                 if error.code is not CONFLICT:
                     raise
                 continue
-            self._learn(key, record, revision)
             return
         raise Retry(CONFLICT, f"{key} is being changed by too many at once", retry_after_s=0.2)
 
@@ -215,6 +210,11 @@ class Collection(Generic[ResourceT]):
                 self._forget_id(change.key, known[0])
                 self._tell(change.key)
             return
+        writing = self._writing.get(change.key)
+        if writing is not None and writing[0] == change.value:
+            # The watch was faster than the acknowledgement: it tells what this process wrote.
+            self._learn(change.key, writing[1], change.revision)
+            return
         record = self._record_model.model_validate_json(change.value)
         self._learn(change.key, record, change.revision)
 
@@ -223,6 +223,19 @@ class Collection(Generic[ResourceT]):
         return self.kind.key(resource.meta.project, resource.meta.name)
 
     # --- inside ----------------------------------------------------------------------------
+
+    async def _put(self, key: str, record: Record[ResourceT], revision: int | None) -> ResourceT:
+        """Write a record over the one at `revision` (None: there is none); what it says now."""
+        value = _encode(record)
+        self._writing[key] = (value, record)
+        try:
+            if revision is None:
+                written = await self._store.create(key, value)
+            else:
+                written = await self._store.update(key, value, revision)
+        finally:
+            self._writing.pop(key, None)
+        return self._learn(key, record, written)
 
     async def _fresh_record(self, key: str) -> tuple[Record[ResourceT], int] | None:
         entry = await self._store.get(key)

@@ -119,7 +119,7 @@ class CrudHandlers(Generic[ResourceT]):
         return Page[self._kind.model](items=tuple(chosen), cursor=cursor)  # type: ignore[name-defined]
 
     async def create(self, request: CreateRequest[Any], call: Call) -> ResourceT:
-        """Store a new resource."""
+        """Store a new resource; with `settle_s`, answer once it has settled."""
         if (
             request.kind is not None
             and request.kind != self._kind.model.model_fields["kind"].default
@@ -149,7 +149,17 @@ class CrudHandlers(Generic[ResourceT]):
                 await self._give_back(fresh)
                 raise
             made = there
-        return self._hooks.shown(made)
+        return self._hooks.shown(await self._settled(made, request.settle_s))
+
+    async def _settled(self, made: ResourceT, wait_s: float) -> ResourceT:
+        """It as it is when it has settled, or by then; as it was made, if it has gone."""
+        if not wait_s or made.settled():
+            return made
+        key, id_ = self._all.key_of(made), made.meta.id
+        there = await self._all.wait_for(
+            key, lambda r: r is None or r.meta.id != id_ or r.settled(), wait_s
+        )
+        return there if there is not None and there.meta.id == id_ else made
 
     async def _claim(self, before: ResourceT | None, after: ResourceT) -> None:
         """Claim what it takes of its project's quotas, where that is more than before."""

@@ -5,15 +5,19 @@ its bucket, appends each item to the event stream under the item's own id, then 
 at any point it tells again, and the stream takes an id once within its window; what may be older
 than the window is looked for in the stream first. So no event is lost, none doubled.
 
-Clearing costs a write, so it waits until the record has been still for `CLEAR_AFTER_S`: while a
-resource is busy, its next write leaves out what is known to be told (`record.next_outbox`).
+Clearing costs a write, and nobody waits for it. While a resource is busy, its next write leaves
+out what is known to be told (`record.next_outbox`); and while the bucket is, whoever waits for
+something would wait for the clearing of others too. So a record is cleared when no events have
+come for `CLEAR_AFTER_S`, some at a time, or when it has been still for `CLEAR_LATEST_S`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from trivet.contracts.errors import CONFLICT, Refused
@@ -27,6 +31,8 @@ from trivet.runtime.store import Change, Store
 log = logging.getLogger(__name__)
 
 CLEAR_AFTER_S = 2.0
+CLEAR_LATEST_S = 15.0
+CLEARED_AT_ONCE = 50
 RECORDS_AT_ONCE = 32
 SURE_WITHIN = timedelta(seconds=DEDUPE_WINDOW_S / 2)
 CLOCKS_DIFFER = timedelta(seconds=60)
@@ -56,13 +62,16 @@ class OutboxPublisher:
         published: Published,
         *,
         clear_after_s: float = CLEAR_AFTER_S,
+        clear_latest_s: float = CLEAR_LATEST_S,
     ) -> None:
         self._clear_after_s = clear_after_s
+        self._clear_latest_s = clear_latest_s
         self._bus = bus
         self._store = store
         self._clock = clock
         self._published = published
         self._found: dict[str, _Found] = {}
+        self._quiet_since = clock.monotonic()
         self._reconciler = Reconciler(
             f"outbox {store.bucket}",
             self._settle,
@@ -76,12 +85,28 @@ class OutboxPublisher:
         if change.value is None or not has_work(change.value):
             self._found.pop(change.key, None)
             return
-        self._found[change.key] = _Found(change.value, change.revision, self._clock.monotonic())
+        now = self._quiet_since = self._clock.monotonic()
+        # At the end, so that those that have been still for longest come first.
+        self._found.pop(change.key, None)
+        self._found[change.key] = _Found(change.value, change.revision, now)
         self._reconciler.wake(change.key)
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        await self._reconciler.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            group.create_task(self._clear_when_quiet())
+
+    async def _clear_when_quiet(self) -> None:
+        while True:
+            await self._clock.sleep(self._clear_after_s / 4)
+            if self._quiet():
+                for key in [*islice(self._found, CLEARED_AT_ONCE)]:
+                    self._reconciler.wake(key)
+
+    def _quiet(self) -> bool:
+        """Whether no events have come for a while."""
+        return self._clock.monotonic() - self._quiet_since >= self._clear_after_s
 
     async def _settle(self, key: str) -> float | None:
         """Tell what is untold in the record of `key`; then clear it, or delete a gone one."""
@@ -92,8 +117,8 @@ class OutboxPublisher:
         for item in record.outbox:
             await self._tell(item, item.id(self._store.bucket, found.revision))
         still_for = self._clock.monotonic() - found.at
-        if not record.gone and still_for < self._clear_after_s:
-            return self._clear_after_s - still_for
+        if not record.gone and not self._quiet() and still_for < self._clear_latest_s:
+            return self._clear_latest_s - still_for
         try:
             if record.gone:
                 await self._store.delete(key, found.revision)

@@ -398,9 +398,9 @@ class FakeHypervisor:
             missing |= {nic.device for nic in nics} - self.host.devices
             if missing:
                 raise Retry(DRIVER_FAILED, f"not there: {', '.join(sorted(missing))}")
+        mine = {d.export for d in disks}
         for other in self.host.domains.values():
-            shared = {d.export for d in disks} & _exports(other)
-            if shared:
+            if shared := mine & _exports(other):
                 raise Fatal(DRIVER_FAILED, f"two guests on the same disk: {sorted(shared)}")
 
     def _boot(self, domain: FakeDomain) -> None:

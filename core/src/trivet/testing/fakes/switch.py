@@ -115,7 +115,8 @@ class FakeSwitch(FakeNodeDriver):
         if plug.vni not in self.world.segments:
             raise Refused(NOT_FOUND, f"segment {plug.vni} is not on this node")
         for other in self.world.plugs.values():
-            if other.device != plug.device and (other.vni, other.mac) == (plug.vni, plug.mac):
+            # The MAC first: it is another's in nearly all of what may be very many.
+            if other.mac == plug.mac and other.vni == plug.vni and other.device != plug.device:
                 raise Refused(CONFLICT, f"{other.device} has the MAC {plug.mac} already")
         present = self.world.plugs.get(plug.device)
         if present and present.port == plug.port:

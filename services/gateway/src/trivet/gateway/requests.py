@@ -32,7 +32,7 @@ _IF_MATCH = re.compile(r'"([0-9]{1,18})"')
 _WAIT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _RESERVED: tuple[tuple[type[Model], frozenset[str]], ...] = (
     (GetRequest, frozenset({"settle_s"})),
-    (CreateRequest, frozenset({"owner"})),
+    (CreateRequest, frozenset({"owner", "settle_s"})),
     (EditRequest, frozenset({"revision"})),
     (DeleteRequest, frozenset({"revision", "missing_ok"})),
 )

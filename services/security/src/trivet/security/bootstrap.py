@@ -59,7 +59,7 @@ async def bootstrap(service: Service) -> None:
     service.controller("default groups", DefaultGroups(runtime, people, groups).run)
     sweep = QuotaSweep(runtime, people, ledgers)
     service.controller("quotas", sweep.run)
-    service.on_event(f"{SUBJECT_PREFIX}.>", sweep.deleted)
+    service.on_event(f"{SUBJECT_PREFIX}.*.*.deleted.v1", sweep.deleted)
     service.controller("orphans", OrphanTokens(runtime, people).run)
     service.controller("port counts", PortCounts(runtime, groups).run)
     await keep_alarms(service, ALARM, RULES)

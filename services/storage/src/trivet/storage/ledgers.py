@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from trivet.contracts.errors import UNAVAILABLE, Retry
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.pool import Pool
 from trivet.runtime.store import Change, Store
@@ -24,12 +26,22 @@ def ledger_key(pool: ResourceId, node: str) -> str:
     return f"{PREFIX}{pool}.{node}"
 
 
+@dataclass(eq=False)
+class _Asked:
+    """A change that waits for its ledger; once it was its turn, how that went."""
+
+    change: Callable[[Ledger], Ledger]
+    done: bool = False
+    failure: Exception | None = None
+
+
 class Ledgers:
     """Reads and changes ledgers; fed, it knows them without asking."""
 
     def __init__(self, store: Store) -> None:
         self._ledgers = Values(store, PREFIX, Ledger)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked: dict[str, list[_Asked]] = defaultdict(list)
 
     def take(self, change: Change) -> None:
         """A step of the feed."""
@@ -88,7 +100,36 @@ class Ledgers:
     async def _change(
         self, pool: ResourceId, node: str, change: Callable[[Ledger], Ledger]
     ) -> None:
-        key = ledger_key(pool, node)
-        # One after the other here: many at once would only lose to each other, again and again.
-        async with self._locks[key]:
-            await self._ledgers.change(key, lambda found: change(found or Ledger()))
+        """Those that come while a ledger is being written share the next write of it: apart they
+        would only wait for each other, or lose to each other again and again."""
+        key, mine = ledger_key(pool, node), _Asked(change)
+        self._asked[key].append(mine)
+        try:
+            async with self._locks[key]:
+                if mine in self._asked[key]:
+                    together, self._asked[key] = self._asked[key], []
+                    await self._change_all(key, together)
+        finally:
+            if mine in self._asked[key]:
+                self._asked[key].remove(mine)
+        if mine.failure is not None:
+            raise mine.failure
+        if not mine.done:
+            detail = f"{key}: whoever was changing it for all was stopped"
+            raise Retry(UNAVAILABLE, detail, retry_after_s=0.1)
+
+    async def _change_all(self, key: str, together: Sequence[_Asked]) -> None:
+        def change(found: Ledger | None) -> Ledger:
+            ledger = found or Ledger()
+            for one in together:
+                ledger = one.change(ledger)
+            return ledger
+
+        try:
+            await self._ledgers.change(key, change)
+        except Exception as error:  # noqa: BLE001 - each of them is told, as its own failure
+            for one in together:
+                one.failure = error
+        else:
+            for one in together:
+                one.done = True

@@ -145,14 +145,14 @@ class VmParts:
                 if error.code is not NOT_FOUND:
                     raise
         try:
-            made: AnyResource = await self._client.call(crud.create, request)
+            made: AnyResource = await self._client.call(
+                crud.create, request.model_copy(update={"settle_s": settle_s})
+            )
         except Refused as error:
             if error.code is not NAME_TAKEN:
                 raise
-        else:
-            if not settle_s:
-                return made
-        return await self._get(crud, asked)
+            return await self._get(crud, asked)
+        return made
 
     async def _get(self, crud: Crud[Any], asked: GetRequest) -> AnyResource:
         found: AnyResource = await self._client.call(crud.get, asked)

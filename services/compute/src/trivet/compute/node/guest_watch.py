@@ -20,9 +20,9 @@ from trivet.runtime.service import Service
 log = logging.getLogger(__name__)
 
 WORKERS = 4
-SOON_S = 2.0
-SOON_LOOKS = 10
-"""A guest that got ready is looked at so often, so soon: its agent comes a little later."""
+SOON_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""When a guest that got ready is looked at again, time after time: its agent comes a little
+later, if it has one."""
 
 
 def agent_of(hypervisor: Hypervisor) -> GuestAgent:
@@ -103,8 +103,8 @@ class GuestWatch:
         if said != vm.status.agent:
             await self._vms.mutate(key, lambda v: v.with_status(agent=said))
         looks = self._looks[key] = self._looks.get(key, 0) + 1
-        waits = vm.status.guest_ready and not said.connected and looks <= SOON_LOOKS
-        return SOON_S if waits else None
+        waits = vm.status.guest_ready and not said.connected and looks <= len(SOON_S)
+        return SOON_S[looks - 1] if waits else None
 
     async def _ask(self, vm: Vm) -> AgentStatus | None:
         """How the agent is; None where it can't be said now."""
