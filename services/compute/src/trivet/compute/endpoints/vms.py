@@ -88,7 +88,7 @@ async def admitted(parts: Parts, before: Vm | None, after: Vm) -> Vm:
     if unknown:
         told = "; ".join(error.message for error in unknown)
         raise Refused(REFERENCE, told, errors=tuple(unknown))
-    return after if before is not None else await _with_disk(parts, after)
+    return after if before is not None else _with_disk(parts, after)
 
 
 def _asking(before: Vm | None, after: Vm, spec: VmSpec) -> Vm:
@@ -123,11 +123,12 @@ async def _unknown(parts: Parts, before: Vm | None, vm: Vm) -> list[FieldError]:
     return [error for error in found if error is not None]
 
 
-async def _with_disk(parts: Parts, vm: Vm) -> Vm:
+def _with_disk(parts: Parts, vm: Vm) -> Vm:
     """A VM of an image that asks for no disk gets one of the image's size."""
     if vm.spec.image is None or vm.spec.disks:
         return vm
-    image = await parts.images.fresh(parts.images.kind.key(vm.meta.project, vm.spec.image))
+    # It was read from the store a moment ago, when it was looked whether it is there.
+    image = parts.images.get(vm.spec.image, vm.meta.project)
     size_bytes = image.status.virtual_size_bytes if image else None
     if image is not None and image.status.phase is Phase.FAILED:
         told = image.status.condition("Imported")
