@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,14 @@ def test_a_bad_sector_is_told_and_differs_from_everything(
     path = tmp_path / "replica.raw"
     path.write_bytes(b"x" * 4 * BLOCK)
     good = hash_blocks(path, 0, 4 * BLOCK, BLOCK)
-    pread = os.pread
+    preadv = os.preadv
 
-    def bad(file: int, length: int, offset: int) -> bytes:
-        if offset == 2 * BLOCK:
+    def bad(file: int, buffers: list[memoryview], offset: int) -> int:
+        if offset <= 2 * BLOCK < offset + len(buffers[0]):
             raise OSError(error, "bad")
-        return pread(file, length, offset)
+        return preadv(file, buffers, offset)
 
-    monkeypatch.setattr(os, "pread", bad)
+    monkeypatch.setattr(os, "preadv", bad)
     if error != errno.EIO:  # no word of a disk
         with pytest.raises(OSError, match="bad"):
             hash_blocks(path, 0, 4 * BLOCK, BLOCK)
@@ -45,3 +47,27 @@ def test_a_bad_sector_is_told_and_differs_from_everything(
     there = (Extent(offset=2 * BLOCK, length=BLOCK),)
     for other in (good, found):
         assert differing(digest(other), digest(found), 4 * BLOCK) == there
+
+
+@pytest.mark.parametrize("block", [512, 4096, BLOCK, 3 * BLOCK])
+@pytest.mark.parametrize("begin", [0, 3 * BLOCK])
+def test_each_block_has_its_hash_however_many_are_read_at_once(
+    tmp_path: Path, block: int, begin: int
+) -> None:
+    """Holes and zeroes are '', also in the middle; the last block may be shorter."""
+    path = tmp_path / "replica.raw"
+    size = 40 * BLOCK + 1000
+    chosen = random.Random(block)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for at in (0, 5 * BLOCK + 4096, 20 * BLOCK, 39 * BLOCK):
+            file.seek(at)
+            file.write(chosen.randbytes(3 * 4096))
+        file.seek(10 * BLOCK)
+        file.write(bytes(BLOCK))
+        file.seek(size - 10)
+        file.write(b"0123456789")
+    content = path.read_bytes()[begin:]
+    pieces = [content[at : at + block] for at in range(0, len(content), block)]
+    wanted = tuple(hashlib.blake2b(p, digest_size=16).hexdigest() if any(p) else "" for p in pieces)
+    assert hash_blocks(path, begin, size, block) == wanted
