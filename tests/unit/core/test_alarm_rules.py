@@ -110,6 +110,7 @@ ILL = [
     ("pool-filling", pool(bad("Space", "Filling"))),
     ("pool-nearly-full", pool(bad("Space", "NearlyFull"))),
     ("pool-full", pool(bad("Space", "PoolFull"))),
+    ("pool-overcommitted", pool(bad("Promised", "Overcommitted"))),
     ("pool-not-open", pool(size=0, phase=Phase.PENDING)),
     ("volume-lost", volume(Phase.FAILED)),
     ("volume-degraded", volume(Phase.DEGRADED)),
