@@ -83,8 +83,12 @@ class MetadataService:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._connected(network, reader, writer)
 
-        server = await asyncio.start_server(serve, sock=listening, limit=http.HEAD_BYTES)
+        server = await asyncio.start_server(
+            serve, sock=listening, limit=http.HEAD_BYTES, start_serving=False
+        )
+        # Known before anything can stop this half-way: who is known is closed.
         self._listeners[network] = _Listener(server)
+        await server.start_serving()
 
     async def _connected(
         self, network: ResourceId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
