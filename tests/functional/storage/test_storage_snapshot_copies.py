@@ -164,3 +164,45 @@ async def test_a_cut_in_the_middle_of_a_copy_is_gone_on_from(
     await cluster.harness.start("storage", bootstrap, node="n2")
     await until("it is gone", lambda: gone(cluster, "s"), 90)
     await until("from all", lambda: not any(cluster.machine_of(n).snapshots for n in ALL))
+
+
+async def test_where_there_is_no_space_for_a_copy_that_is_told_and_tried_again(
+    cluster: Kept,
+) -> None:
+    volume = await cluster.make("v", size_gib=4, replicas=2, nodes=("n1", "n2"))
+    cluster.write(volume, 1, ONES)
+    await cluster.make("x", size_gib=5, nodes=("n2",))
+    snapshot = await take(cluster, "s", "v")
+
+    async def refused() -> bool:
+        told = (await show(cluster, "s")).status.condition("Copied")
+        return told is not None and told.reason == "NoSpace" and told.message.startswith("n2: ")
+
+    await until("that is told", refused)
+    assert (await show(cluster, "s")).status.parts[0].nodes == ("n1",)
+    await cluster.delete("x")
+    await cluster.kept_on("s", "n1", "n2")
+    assert cluster.part("n2", snapshot, volume) == {1: ONES}
+
+
+async def test_a_cluster_never_gives_up_the_last_copy_of_a_snapshot(cluster: Kept) -> None:
+    """Its node has no replica any more, and the new one has not got it yet."""
+    volume = await cluster.make("v", replicas=1, nodes=("n1",))
+    cluster.write(volume, 1, ONES)
+    snapshot = await take(cluster, "s", "v")
+    cluster.machine_of("n3").fail_before["fill_part"] = 10**6
+    cluster.machine_of("n3").fail_before["complete_part"] = 10**6
+    request = MoveReplicaRequest(
+        project=PROJECT, name="v", source=NodeName("n1"), target=NodeName("n3")
+    )
+    await cluster.harness.call(MOVE, request)
+    await cluster.lies_on("v", "n3")
+
+    async def coming() -> bool:
+        return (await show(cluster, "s")).status.parts[0].nodes == ("n1", "n3")
+
+    await until("it is coming", coming)
+    assert cluster.part("n1", snapshot, volume) == {1: ONES}
+    cluster.machine_of("n3").fail_before.clear()
+    await cluster.kept_on("s", "n3")
+    assert cluster.part("n3", snapshot, volume) == {1: ONES}
