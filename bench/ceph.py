@@ -77,8 +77,8 @@ class Ceph:
                     there, "rbd", "create", "--size", f"{self._size_mib}M", f"{POOL}/{IMAGE}"
                 )
                 words = ("--ioengine=rbd", "--clientname=admin", f"--pool={POOL}")
-                found = ("env", f"CEPH_CONF={self._settings}", *there.network)
-                yield Target((*words, f"--rbdname={IMAGE}"), found, there.behind)
+                found = ("env", f"CEPH_CONF={self._settings}", *there.within)
+                yield Target((*words, f"--rbdname={IMAGE}"), found, there.pids())
         finally:
             for store in self._stores:
                 shutil.rmtree(store, ignore_errors=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.fio import Pids, Target
+from bench.fio import Target
 from trivet.contracts.driver import DriverContext, NoConfig
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import (
@@ -97,19 +97,18 @@ class Cluster:
 def attached_target(attached: AttachedVolume, folders: Mapping[str, Path]) -> Target:
     """An attached volume as fio has it: the socket that a guest would be given. Behind it are the
     storage daemon and the servers of the replicas, by the nodes' folders."""
-    name = str(attached.volume)
-
-    def behind() -> Pids:
-        found = {}
-        for node, folder in folders.items():
-            for program in (qsd.PROGRAM, nbdkit.PROGRAM):
-                pids = [d.pid for d in daemons(program, folder) if any(name in a for a in d.argv)]
-                if pids:
-                    found[f"{program} {node}"] = pids
-        return found
-
+    behind = {}
+    for node, folder in folders.items():
+        for program in (qsd.PROGRAM, nbdkit.PROGRAM):
+            found = [d.pid for d in daemons(program, folder) if _is_of(d, attached.volume)]
+            if found:
+                behind[f"{program} {node}"] = found
     uri = f"nbd+unix:///{attached.export}?socket={attached.socket}"
     return Target(("--ioengine=nbd", f"--uri={uri}"), behind=behind)
+
+
+def _is_of(daemon: Daemon, volume: ResourceId) -> bool:
+    return any(volume in argument for argument in daemon.argv)
 
 
 def written_bytes(servers: list[Daemon]) -> int:

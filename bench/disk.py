@@ -38,12 +38,10 @@ def run(arguments: Sequence[str]) -> Results:
     given = parser.parse_args(arguments)
     need_fio()
     with tempfile.TemporaryDirectory(prefix="tvb") as folder:
-        return asyncio.run(
-            _measured(Path(folder), given.size_mib, Rounds(given.rounds, given.seconds))
-        )
+        return asyncio.run(_measured(Path(folder), given.size_mib, given.rounds, given.seconds))
 
 
-async def _measured(folder: Path, size_mib: int, how: Rounds) -> Results:
+async def _measured(folder: Path, size_mib: int, rounds: int, seconds: float) -> Results:
     """In a pool of its own, which is gone afterwards."""
     for name in ("s", "r"):
         (folder / name).mkdir()
@@ -62,7 +60,9 @@ async def _measured(folder: Path, size_mib: int, how: Rounds) -> Results:
         for target in targets.values():
             await asyncio.to_thread(run_fio, FILL, target, size_mib, None)
         cells = Cells()
-        await asyncio.to_thread(cells.measure, JOBS, targets, size_mib, how)
+        await asyncio.to_thread(
+            cells.measure, JOBS, targets, size_mib, Rounds(rounds, seconds, (raw.parent,))
+        )
     finally:
         raw.unlink(missing_ok=True)
         await engine.detach(VOLUME)

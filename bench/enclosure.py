@@ -35,17 +35,12 @@ class Enclosure:
     def __init__(self, first: subprocess.Popen[bytes], log: Path) -> None:
         self._log = log
         self._first = _only_child(first.pid)
-        self._pids = os.readlink(f"/proc/{self._first}/ns/pid")
+        self._namespace = os.readlink(f"/proc/{self._first}/ns/pid")
 
     @property
     def within(self) -> tuple[str, ...]:
         """What comes before a command."""
         return ("nsenter", f"--target={self._first}", *NAMESPACES, "--")
-
-    @property
-    def network(self) -> tuple[str, ...]:
-        """What comes before a command that needs the network alone."""
-        return ("nsenter", f"--target={self._first}", "--net", "--")
 
     def attempt(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """A command, and how it ended."""
@@ -93,13 +88,13 @@ class Enclosure:
         """Whether a command succeeds."""
         return self.attempt(*argv).returncode == 0
 
-    def behind(self) -> Pids:
+    def pids(self) -> Pids:
         """The processes within, by their names."""
         found: dict[str, list[int]] = {}
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 try:
-                    inside = os.readlink(f"/proc/{entry.name}/ns/pid") == self._pids
+                    inside = os.readlink(f"/proc/{entry.name}/ns/pid") == self._namespace
                     name = Path(f"/proc/{entry.name}/comm").read_text().strip()
                 except OSError:
                     continue

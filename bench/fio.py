@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.measure import cpu_seconds, median, say
@@ -45,10 +46,6 @@ JOBS = (
 Pids = Mapping[str, Sequence[int]]
 
 
-def _nobody() -> Pids:
-    return {}
-
-
 @dataclass(frozen=True)
 class Target:
     """Where fio works: its own words for that, what to start it with (`env` and the like), and
@@ -56,7 +53,7 @@ class Target:
 
     options: tuple[str, ...]
     within: tuple[str, ...] = ()
-    behind: Callable[[], Pids] = _nobody
+    behind: Pids = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def need_fio() -> None:
 
 def fio(job: Job, target: Target, size_mib: int, seconds: float | None) -> Ran:
     """Run a job; `seconds` None: once over all of it."""
-    pids = target.behind()
+    pids = target.behind
     before = {pid: cpu_seconds(pid) for found in pids.values() for pid in found}
     told = run_fio(job, target, size_mib, seconds)
     spent: dict[str, float] = defaultdict(float)
@@ -132,10 +129,11 @@ def run_fio(job: Job, target: Target, size_mib: int, seconds: float | None) -> d
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often each job runs on each target, and for how long."""
+    """How often each job runs on each target, for how long, and on which disks all of it is."""
 
     rounds: int
     seconds: float
+    disks: tuple[Path, ...]
 
 
 class Cells:
@@ -150,12 +148,14 @@ class Cells:
     def measure(
         self, jobs: Sequence[Job], targets: Mapping[str, Target], size_mib: int, how: Rounds
     ) -> None:
-        """All jobs on all targets, in turn."""
+        """All jobs on all targets, in turn. What one wrote is on its disk before the next one
+        begins."""
         for number in range(how.rounds):
             for job in jobs:
                 say(f"round {number + 1} of {how.rounds}: {job.name}")
                 for name, target in targets.items():
                     ran = fio(job, target, size_mib, how.seconds)
+                    subprocess.run(("sync", "--file-system", *how.disks), check=True)
                     self._rates[job.name][name].append(ran.rate)
                     self._cpu_us[job.name][name].append(ran.cpu_us)
 

@@ -43,7 +43,7 @@ class Gluster:
                 there.run(*command, "create", VOLUME, "replica", str(len(bricks)), *bricks, "force")
                 there.run(*command, "start", VOLUME)
                 words = ("--ioengine=gfapi_async", f"--volume={VOLUME}", f"--brick={ADDRESS}")
-                yield Target((*words, f"--filename={DISK}"), there.network, there.behind)
+                yield Target((*words, f"--filename={DISK}"), there.within, there.pids())
             finally:
                 ENGINE_LOG.unlink(missing_ok=True)
         for brick in self._bricks:

@@ -62,8 +62,8 @@ def run(arguments: Sequence[str]) -> Results:
 
 async def _measured(folder: Path, given: argparse.Namespace) -> Results:
     jobs = [job for job in JOBS if job.name in given.jobs.split(",")]
-    how = Rounds(given.rounds, given.seconds)
     cluster, cells = Cluster(folder, POOL_GIB), Cells()
+    how = Rounds(given.rounds, given.seconds, cluster.disks())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cluster.end)
         await cluster.start()
