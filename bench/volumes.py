@@ -37,7 +37,7 @@ from trivet.testing.lab.cluster import Lab
 
 POOL, POOL_GIB = "many", 400
 HOLDER_NODE, LOST_NODE = "n1", "n3"
-WAIT_S = 120.0
+WAIT_S = 60.0
 REACT_S = 120.0
 LOOK_S = 0.25
 SETTLE_S = 10.0

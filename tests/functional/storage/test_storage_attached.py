@@ -52,6 +52,20 @@ async def test_an_attached_volume_grows(storage: Storage) -> None:
     await until("its size is told, all else is as it was", told)
 
 
+@pytest.mark.parametrize("attached", [False, True])
+async def test_an_edit_that_changes_no_replica_is_settled(storage: Storage, attached: bool) -> None:
+    await storage.make("data")
+    if attached:
+        await storage.attach("data")
+    await storage.edit("data", qos={"iops": 200})
+
+    async def answered() -> bool:
+        volume = await storage.show("data")
+        return volume.status.observed_generation == volume.meta.generation
+
+    await until("it is answered", answered)
+
+
 async def test_bounds_change_live(storage: Storage) -> None:
     volume = await storage.make("data", qos={"iops": 100})
     await storage.attach("data")

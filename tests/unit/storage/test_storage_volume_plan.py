@@ -42,6 +42,7 @@ from trivet.storage.domain.volume_plan import (
     Release,
     RemoveReplica,
     Seen,
+    Settle,
     copied_from,
     plan_in_cluster,
     plan_on_node,
@@ -250,7 +251,7 @@ def test_a_replica_is_removed_only_when_nobody_needs_it(
 
 def test_what_the_cluster_does() -> None:
     assert plan_in_cluster(volume(), NOW) == (Place(),)
-    both = volume(replica(), replica(node="n2"), held=held(node="n3"))
+    both = settled(volume(replica(), replica(node="n2"), held=held(node="n3")))
     assert plan_in_cluster(both, NOW) == (AssignTo(("n1", "n2", "n3")),)
     assert plan_in_cluster(volume(deleting=True), NOW) == (Forget(),)
     going = volume(GOOD, deleting=True)
@@ -262,6 +263,9 @@ def test_what_the_cluster_does() -> None:
     assert plan_in_cluster(going, set_back) == plan_in_cluster(going, late)
     grown = volume(GOOD, size=2, claimed=1)
     assert plan_in_cluster(grown, NOW) == (ClaimGrowth(), AssignTo(("n1",)))
+    bounded = volume(GOOD)  # which is nothing that a replica would have to answer for
+    assert plan_in_cluster(bounded, NOW) == (AssignTo(("n1",)), Settle())
+    assert plan_in_cluster(settled(bounded), NOW) == (AssignTo(("n1",)),)
 
 
 def test_a_source_outlasts_its_copies_however_long_they_take() -> None:

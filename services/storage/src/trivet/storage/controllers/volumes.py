@@ -27,7 +27,7 @@ from trivet.storage.domain.placement import (
     place,
 )
 from trivet.storage.domain.space import SpaceClaim
-from trivet.storage.domain.volume_status import growth, in_sync, placed, unplaced
+from trivet.storage.domain.volume_status import growth, in_sync, placed, settled, unplaced
 from trivet.storage.ledgers import Ledgers
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ class VolumeController:
                     again = await self._claim_growth(volume)
                 case do.AssignTo(nodes):
                     await self._assign(volume, nodes)
+                case do.Settle():
+                    await self._settle(volume)
                 case do.LeaveBehind(nodes):
                     # Their pointers stay: a node that comes back finds there what is to go.
                     log.warning("%s goes without %s, which did not answer", volume, nodes)
@@ -204,6 +206,12 @@ class VolumeController:
         key, meta = self._volumes.key_of(volume), volume.meta
         for node in nodes:
             await self._assignments.assign(node, VOLUME.name, meta.id, key, meta.generation)
+
+    async def _settle(self, volume: Volume) -> None:
+        def record(current: Volume) -> Volume:
+            return settled(current) if current.meta.id == volume.meta.id else current
+
+        await self._volumes.mutate(self._volumes.key_of(volume), record)
 
     async def _forget(self, volume: Volume) -> None:
         pool = self._pools.get(volume.spec.pool or "")

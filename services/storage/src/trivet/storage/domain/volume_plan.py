@@ -20,7 +20,7 @@ from trivet.contracts.storage.engine import AttachedVolume, ReplicaRecord
 from trivet.contracts.storage.snapshot import Snapshot
 from trivet.contracts.storage.volume import Qos, Replica, ReplicaState, Volume
 from trivet.storage.domain.replication import slots_of
-from trivet.storage.domain.volume_status import in_sync, replica_on
+from trivet.storage.domain.volume_status import in_sync, replica_on, settled
 
 DELETE_GRACE = timedelta(seconds=60)
 """How long a deletion waits for nodes that don't answer."""
@@ -299,6 +299,11 @@ class AssignTo:
 
 
 @dataclass(frozen=True)
+class Settle:
+    """Record that what was asked last is so: no replica had to change for it."""
+
+
+@dataclass(frozen=True)
 class LeaveBehind:
     """Give up waiting for these nodes: write down that their replicas are to be removed."""
 
@@ -310,7 +315,7 @@ class Forget:
     """Give the space back, and remove the volume."""
 
 
-ClusterAction = Place | ClaimGrowth | AssignTo | LeaveBehind | Forget | LookAgain
+ClusterAction = Place | ClaimGrowth | AssignTo | Settle | LeaveBehind | Forget | LookAgain
 
 
 def plan_in_cluster(
@@ -325,7 +330,12 @@ def plan_in_cluster(
         if not nodes:
             return (Place(),)
         more = volume.status.claimed_bytes < volume.spec.size_bytes
-        return (*((ClaimGrowth(),) if more else ()), AssignTo(concerned))
+        answered = settled(volume).status.observed_generation
+        return (
+            *((ClaimGrowth(),) if more else ()),
+            AssignTo(concerned),
+            *((Settle(),) if answered > volume.status.observed_generation else ()),
+        )
     if held is not None:
         return (AssignTo(concerned),)
     if not nodes:
