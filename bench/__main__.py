@@ -40,8 +40,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments, own = parser.parse_known_args()
     module = importlib.import_module(f"bench.{arguments.name.replace('-', '_')}")
-    # Told to end, it takes away what it made, as it does when it fails.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Told to end, it takes away what it made, as it does on an interrupt.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     about = machine()
     tell(arguments.name, module.run(own), about, as_json=arguments.json)
     return 0

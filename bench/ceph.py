@@ -1,7 +1,8 @@
 """Ceph with three copies for a comparison: one monitor, three OSDs (BlueStore), each in a file on
 another disk. Its authentication is on, as it comes.
 
-fio reaches it through librbd, as QEMU's driver does, with librbd's cache as it comes.
+fio reaches it through librbd, as QEMU's driver does, without librbd's cache, as a disk with
+`cache=none` has it: it would acknowledge writes that are in the client's memory alone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ mon_data = {folder}/mon
 mon_data_avail_crit = 1
 osd_data = {folder}/osd$id
 bluestore_block_size = {osd_bytes}
+
+[client]
+rbd_cache = false
 
 [osd]
 keyring = {folder}/osd$id/keyring

@@ -1,6 +1,7 @@
 """Gluster with three replicas for a comparison: one daemon, three bricks, each on another disk.
 
-fio reaches it through libgfapi, as QEMU's driver does.
+fio reaches it through libgfapi, as QEMU's driver does, and without the client's `write-behind`: it
+would acknowledge writes that are in the client's memory alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Gluster:
                 bricks = [f"{ADDRESS}:{brick}" for brick in self._bricks]
                 command = ("gluster", "--mode=script", "volume")
                 there.run(*command, "create", VOLUME, "replica", str(len(bricks)), *bricks, "force")
+                there.run(*command, "set", VOLUME, "performance.write-behind", "off")
                 there.run(*command, "start", VOLUME)
                 words = ("--ioengine=gfapi_async", f"--volume={VOLUME}", f"--brick={ADDRESS}")
                 yield Target((*words, f"--filename={DISK}"), there.within, there.pids())

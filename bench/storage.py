@@ -8,7 +8,8 @@ With `--peers` the same jobs also run on Gluster (replica 3) and Ceph (size 3), 
 on the same pools' disks: `gluster.<job>` and `ceph.<job>` are the volume of three replicas over
 theirs. Their Debian packages are installed where they are not; what runs and is stored is gone
 afterwards. fio stands for the guest's QEMU: it uses their client libraries in its own process,
-as QEMU would, and ours over the socket that QEMU would be given.
+as QEMU would, and ours over the socket that QEMU would be given. Theirs acknowledge a write when
+replicas have it, as ours do.
 
 `rebuild.bytes_over_dirty`: what the server of a replica that was away wrote while it was brought
 back, over what had changed meanwhile. `rebuild.rate_ratio`: bytes a second of a whole copy over
