@@ -21,7 +21,7 @@ from trivet.contracts.storage.disk import (
 from trivet.contracts.storage.pool import Pool, PoolMember, PoolSpec, PoolStatus
 from trivet.plugins.storage.disk_probe import smart_words
 from trivet.storage.domain.disk_health import Finding, Limits, Sample, find
-from trivet.storage.domain.disks import found, judged, missing
+from trivet.storage.domain.disks import found, is_of_use, judged, missing
 from trivet.storage.domain.places import Places, disk_view
 from trivet.storage.domain.spares import UseSpare, spares_used
 
@@ -161,3 +161,23 @@ def test_what_is_missing_comes_back_but_not_what_was_isolated() -> None:
 def test_what_smart_says(text: str, worn: int, fails: bool) -> None:
     told = smart_words(text)
     assert (told[0], bool(told[1])) == (worn, fails)
+
+
+@pytest.mark.parametrize(
+    ("health", "answers", "of_use"),
+    [
+        (DiskHealth.OK, True, True),
+        (DiskHealth.WARNED, True, True),
+        (DiskHealth.ISOLATED, True, True),
+        (DiskHealth.OK, False, False),
+        (DiskHealth.MISSING, True, False),
+        (DiskHealth.FAILED, True, False),
+    ],
+)
+def test_what_lies_on_a_disk_that_is_away_is_not_waited_for(
+    health: DiskHealth, answers: bool, of_use: bool
+) -> None:
+    meta = Meta(id=ResourceId("disk-1"), name="n1-d1", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    disk = Disk(meta=meta, spec=DiskSpec(), status=DiskStatus(health=health, answers=answers))
+    assert is_of_use(disk) is of_use
+    assert is_of_use(None)

@@ -64,6 +64,15 @@ def answering(disk: Disk, answers: bool) -> Disk:
     return disk if disk.status.answers == answers else disk.with_status(answers=answers)
 
 
+def is_of_use(disk: Disk | None) -> bool:
+    """Whether what lies on it can be written to now, as far as is known; what is no disk of its
+    own (None) can."""
+    if disk is None:
+        return True
+    gone = (DiskHealth.MISSING, DiskHealth.FAILED)
+    return disk.status.answers and disk.status.health not in gone
+
+
 def counted_rewritten(disk: Disk, blocks: int) -> Disk:
     """The disk on which so many more blocks were written again, that it had not given back."""
     return disk.with_status(rewritten_blocks=disk.status.rewritten_blocks + blocks)

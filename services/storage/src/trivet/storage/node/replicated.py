@@ -17,7 +17,7 @@ from trivet.contracts.storage.replication import Replication
 from trivet.contracts.storage.volume import Volume
 from trivet.runtime.collection import Collection
 from trivet.runtime.service import Service
-from trivet.storage.domain.disks import counted_rewritten
+from trivet.storage.domain.disks import counted_rewritten, is_of_use
 from trivet.storage.domain.graph_plan import Limits
 from trivet.storage.domain.volume_status import replica_on
 from trivet.storage.node.comparison import Comparisons
@@ -50,8 +50,7 @@ class Replicated:
         self.engine = cast(ReplicatingEngine, engine)
 
         def answers(name: str) -> bool:
-            disk = disks.get(name)
-            return disk is None or disk.status.answers
+            return is_of_use(disks.get(name))
 
         self.beats = HostBeats(runtime, self.engine, held, wake, settings.replica_silent_s, answers)
         hosts = HostsOnBus(runtime, serving, self.engine, self.beats.note_served)
