@@ -27,6 +27,7 @@ from trivet.testing.lab.work import BOUND_S, Work
 log = logging.getLogger(__name__)
 
 STEADY = "steady"
+OTHER = "other-"
 WRITER = (
     "(n=0; while :; do n=$((n+1)); { echo $n >/data/w.new && sync && mv /data/w.new /data/w; }"
     " || echo WRITE-FAILED >>/data/failed; sleep 0.1; done) >/dev/null 2>&1 & :"
@@ -68,10 +69,13 @@ class Campaign:
         self._before = Inventory()
 
     def prepare(self) -> None:
-        """Have the steady guest, writing, and count what there is. One that a run which was cut
-        left behind goes first: its writer would meddle."""
-        self.node.act(STEADY, "delete")
-        until("no steady guest is left", lambda: self.node.vm(STEADY) is None, BOUND_S)
+        """Have the steady guest, writing, and count what there is. Guests that a run which was cut
+        left behind go first: the steady one's writer would meddle, and another would be taken for
+        a point's own, and be missed when that is over."""
+        left = [n for n in self.node.vm_names() if n == STEADY or n.startswith(OTHER)]
+        for name in left:
+            self.node.act(name, "delete")
+        until("no guest is left", lambda: not set(left) & set(self.node.vm_names()), BOUND_S)
         self.node.create(STEADY)
         until("the steady guest has booted", lambda: self.node.ready(STEADY), 120)
         self._steady = self.node.guest(STEADY)
@@ -94,7 +98,7 @@ class Campaign:
 
     def _run(self, point: Point) -> Recovery:
         assert self._steady is not None
-        other = f"other-{next(_numbers)}"
+        other = f"{OTHER}{next(_numbers)}"
         work = Work(self.node, point.during, other)
         written = self._writes()
         work.begin()

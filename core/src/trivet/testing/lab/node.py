@@ -156,6 +156,10 @@ class LabNode:
 
         return self.patiently(ask, seconds)
 
+    def vm_names(self, seconds: float = PATIENCE_S) -> list[str]:
+        """The names of the project's VMs."""
+        return [vm.meta.name for vm in self.patiently(lambda c: c.vms.list().items, seconds)]
+
     def act(self, name: str, verb: str, seconds: float = 30, **fields: object) -> None:
         """`start`, `stop`, `delete`, ... a guest; one that is gone is deleted."""
 
