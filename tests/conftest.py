@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,11 @@ TOLD = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run the long campaigns")
     parser.addoption("--seed", type=int, default=1, help="from which a campaign is drawn")
+    parser.addoption("--faults", type=int, default=30, help="how many seeds a campaign has")
+    parser.addoption(
+        "--results", type=Path, help="keeps a campaign's outcomes; has them: not again"
+    )
+    parser.addoption("--within", type=float, default=1e9, help="begin no seed after that long (s)")
     parser.addoption("--kills", type=int, default=50, help="how many points a kill campaign has")
     parser.addoption("--first", type=int, default=1, help="begin with this one of them")
     parser.addoption(

@@ -60,6 +60,12 @@ class FakeCluster:
         for socket in [s for s, (v, _) in servers.items() if v == V]:
             del servers[socket]
         await self.wake(node)
+        self._engines[node].tell_deaths(V)
+
+    async def kill_graph(self) -> None:
+        graphs = self._engines[NODES[0]].machine.graphs
+        graphs[V] = (graphs[V][0], False)
+        self._engines[NODES[0]].tell_deaths(V)
 
     async def hang(self, node: str) -> None:
         self._engines[node].machine.hung.add(V)

@@ -123,6 +123,10 @@ class RealCluster:
                 break
             await asyncio.sleep(0.005)
 
+    async def kill_graph(self) -> None:
+        for daemon in daemons(qsd.PROGRAM, self._folder / N1):
+            os.kill(daemon.pid, signal.SIGKILL)
+
     async def hang(self, node: str) -> None:
         for daemon in self.servers(node):
             os.kill(daemon.pid, signal.SIGSTOP)

@@ -1,7 +1,9 @@
 """The store in memory and on a real server, through one suite; faults and kills beside it."""
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -110,6 +112,38 @@ async def test_a_killed_server_keeps_every_acknowledged_write(tmp_path: Path, se
         entry = await store.get(key)
         assert entry is not None
         assert (int(entry.value), entry.revision) == (value, revision)
+    await world.close()
+
+
+async def test_what_nobody_answers_is_asked_again_and_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server hangs: every copy of each question gets to it when it goes on."""
+    monkeypatch.setattr(nats_store, "ANSWER_S", 0.1)
+    server = NatsServer(tmp_path)
+    await server.start()
+    world = NatsWorld(server)
+    store = await world.store("compute")
+    first = await store.create("k.a", b"0")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        writes = [
+            asyncio.create_task(store.update("k.a", b"1", first)),
+            asyncio.create_task(store.create("k.b", b"1")),
+        ]
+        read = asyncio.create_task(store.get("k.a"))
+        await asyncio.wait([*writes, read], timeout=0.5)
+        assert not any(task.done() for task in (*writes, read))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    updated, created = await asyncio.gather(*writes)
+    assert await read is not None
+    for key, revision in (("k.a", updated), ("k.b", created)):
+        entry = await store.get(key)
+        assert entry is not None
+        assert (entry.value, entry.revision) == (b"1", revision)
+    assert sorted((updated, created)) == [first + 1, first + 2]
+    assert await store.create("k.c", b"") == first + 3  # no copy came after
     await world.close()
 
 

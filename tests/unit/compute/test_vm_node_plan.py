@@ -20,8 +20,8 @@ from trivet.compute.domain.node_plan import RULES, plan
 from trivet.compute.domain.situation import Plan, Seen
 from trivet.compute.domain.vm_status import (
     RESUME_LAST_S,
-    RESUMES_FORGOTTEN_S,
     resume_delay_s,
+    resumes_forgotten_s,
     resumes_in_a_row,
 )
 from trivet.contracts.compute.hypervisor import DomainState, DomainTuning
@@ -495,6 +495,6 @@ def test_a_disk_that_fails_again_is_tried_soon_and_then_seldom():
 
 
 def test_tries_count_in_a_row_until_the_guest_has_run_for_a_while():
-    assert resumes_in_a_row(0, None, NOW) == 1
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=10), NOW) == 4
-    assert resumes_in_a_row(3, NOW - timedelta(seconds=RESUMES_FORGOTTEN_S + 1), NOW) == 1
+    held = [NOW - timedelta(seconds=resumes_forgotten_s(3)) * n for n in (0.9, 1.1)]
+    assert [resumes_in_a_row(3, last, NOW) for last in (*held, None)] == [4, 1, 1]
+    assert resumes_forgotten_s(1) < 10 < resumes_forgotten_s(9)

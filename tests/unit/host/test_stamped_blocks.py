@@ -9,6 +9,7 @@ from trivet.testing.lab.stamped_blocks import (
     BLOCKS,
     SECTOR,
     acked,
+    newest_stamp,
     offset_of,
     unlike,
     writer,
@@ -26,7 +27,7 @@ class Disk:
         self.blocks = {offset_of(stamp): stamped(stamp) for stamp in STAMPS}
 
     def read(self, offset: int, size: int) -> bytes:
-        return self.blocks.get(offset, bytes(size))
+        return self.blocks.get(offset, bytes(size))[:size]
 
 
 def stamped(stamp: int) -> bytes:
@@ -74,12 +75,21 @@ def test_acknowledgements_are_read_whole_or_not_at_all():
     assert acked(said) == [1000, 1002]
 
 
-def test_disks_are_compared_to_their_end():
+def test_the_newest_stamp_is_found_wherever_it_is():
+    disk = Disk()
+    assert newest_stamp(disk.read) == LAST
+    disk.blocks[offset_of(3)] = stamped(8 * BLOCKS + 3)
+    assert newest_stamp(disk.read) == 8 * BLOCKS + 3
+    disk.blocks.clear()
+    assert newest_stamp(disk.read) == 0
+
+
+def test_what_differs_is_found_where_it_is_looked_at():
     one, other, last = Disk(), Disk(), offset_of(2 * BLOCKS + 2)
-    size = last + BLOCK
-    assert unlike(size, one.read, other.read, BLOCK) == []
+    assert unlike([0, last], one.read, other.read, BLOCK) == []
     other.blocks[last] = stamped(2)
-    assert unlike(size, one.read, other.read, BLOCK) == [last]
+    assert unlike([0, last], one.read, other.read, BLOCK) == [last]
+    assert unlike([0], one.read, other.read, BLOCK) == []
 
 
 def test_the_writer_writes_what_the_check_reads(tmp_path):

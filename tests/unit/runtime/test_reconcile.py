@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from trivet.contracts.errors import CONFLICT, TIMEOUT, Refused, Retry
+import pytest
+
+from trivet.contracts.errors import CONFLICT, DRIVER_FAILED, TIMEOUT, Fatal, Refused, Retry
 from trivet.runtime.clock import SystemClock
 from trivet.runtime.reconcile import Reconciler
 
@@ -225,3 +227,22 @@ async def test_a_survey_that_fails_has_keys_looked_at_one_by_one() -> None:
         await done.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_driver_tells_is_logged_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        if key == "end":
+            told.set()
+        raise {"driver": Fatal(DRIVER_FAILED, "the disk is gone")}.get(key, ValueError(key))
+
+    async with running(reconcile, bound=1) as loop:
+        for key in ("driver", "bug", "end"):
+            loop.wake(key)
+        await asyncio.wait_for(told.wait(), 5)
+    traced = {record.args[1]: bool(record.exc_info) for record in caplog.records if record.args}
+    assert traced["driver"] is False
+    assert traced["bug"] is True

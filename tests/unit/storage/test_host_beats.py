@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from tests.unit.storage.test_replication_domain import volume
 
 from trivet.contracts.model import ResourceId
@@ -49,6 +51,34 @@ async def test_a_server_that_is_broken_off_is_not_asked_again() -> None:
     now[0] = 10.0
     await beats._beat("n2", held)
     assert beats.of(held[0])["n2"].settled
+
+
+async def test_whom_to_ask_is_found_where_a_graph_is_older_than_this_process() -> None:
+    """By bus its host would seem to be there, with its data path cut."""
+    now, held, woken = [0.0], [volume("good", "good")], list[ResourceId]()
+    id_ = held[0].meta.id
+    old = ServedReplica(volume=id_, epoch=3, export="e", socket="", port=1, node="n2")
+
+    class Found(Engine):
+        async def servers(self, volume: ResourceId) -> tuple[ServedReplica, ...]:
+            return (old,)
+
+    async def call(*asked: Any, **how: Any) -> None:
+        return None
+
+    async def sleep(seconds: float) -> None:
+        now[0] += 1.0
+        if now[0] > 4:
+            raise asyncio.CancelledError
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    runtime = SimpleNamespace(node="n1", clock=clock, client=SimpleNamespace(call=call))
+    engine = Found()
+    beats = HostBeats(cast(Any, runtime), cast(Any, engine), lambda: held, woken.append, 2.0)
+    with pytest.raises(asyncio.CancelledError):
+        await beats.run()
+    assert engine.broken_off == ["n2"]
+    assert id_ in woken
 
 
 def test_who_is_of_no_use_is_broken_off_while_another_can_be_read() -> None:

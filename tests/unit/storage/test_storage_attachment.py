@@ -77,6 +77,18 @@ def test_what_broke_is_made_again_in_its_epoch() -> None:
     assert made.status.epoch == 3
 
 
+@pytest.mark.parametrize(("there", "broken"), [(held(), 3), (held(socket=None), None)])
+def test_what_broke_before_its_run_began_begins_anew(there: Attachment, broken: int | None) -> None:
+    """All hosts lost power after the attachment was made and before the guest was: nobody has
+    read what must be found again, so nobody has to wait for it for ever."""
+    before = volume(there.model_copy(update={"run": 5}))
+    made = attach(before, "vm/a", "n1", broken, run=5)
+    assert made.status.attachment == Attachment(holder="vm/a", node="n1", epoch=4, run=5)
+    assert attach(made, "vm/a", "n1", None, run=5) == made
+    again = attach(before, "vm/a", "n1", broken)
+    assert again.status.epoch == 3  # the guest runs
+
+
 def test_an_old_breakage_does_not_end_a_newer_epoch() -> None:
     before = volume(held(epoch=4), epoch=4)
     assert attach(before, "vm/a", "n1", 3) == before

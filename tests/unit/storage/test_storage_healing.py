@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet.contracts.model import GIB, ResourceId
-from trivet.contracts.resource import Meta
+from trivet.contracts.resource import Meta, Phase
 from trivet.contracts.storage.disk import DiskHealth
 from trivet.contracts.storage.volume import (
     Attachment,
@@ -38,7 +38,14 @@ from trivet.storage.domain.healing import (
 )
 from trivet.storage.domain.places import DiskView, NodeView, Places
 from trivet.storage.domain.replication import REPAIR
-from trivet.storage.domain.volume_status import removed, stated, with_added, with_replica
+from trivet.storage.domain.volume_status import (
+    removed,
+    settled,
+    stated,
+    told_redundancy,
+    with_added,
+    with_replica,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy(rebuild_after_s=600, rebuilds_per_node=2)
@@ -294,6 +301,25 @@ def test_the_last_good_copy_on_what_fails_is_told() -> None:
     told = condition(volume(on("n1"), wanted=1), places({"n1-a": ISOLATED}), POLICY, NOW)
     assert "last good copy" in told.message
     assert condition(volume(on("n1"), on("n2")), places(), POLICY, NOW).reason == "AsAsked"
+
+
+def test_a_volume_is_degraded_while_a_host_with_a_good_replica_is_silent() -> None:
+    """Also one that nobody holds: the record is right, and yet one disk less may fail."""
+    seen = settled(volume(on("n1"), on("n2")))
+    assert seen.status.phase is Phase.READY
+    away, back = places(n2=NodeView(silent_s=30)), places()
+
+    def told(where: Places) -> Volume:
+        return told_redundancy(seen, condition(seen, where, POLICY, NOW), NOW)
+
+    assert told(back) is seen
+    seen = told(away)
+    assert seen.status.phase is Phase.DEGRADED
+    assert told(away) is seen
+    seen = settled(seen)  # somebody else changes it meanwhile
+    seen = told(away)
+    assert seen.status.phase is Phase.DEGRADED
+    assert told(back).status.phase is Phase.READY
 
 
 def test_the_fewer_good_ones_the_sooner() -> None:

@@ -202,15 +202,28 @@ class Link:
         except (nats.errors.Error, OSError) as error:
             raise Retry(UNAVAILABLE, f"can't send on {subject}: {error}") from error
 
-    async def api(self, subject: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def api(
+        self,
+        subject: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = API_TIMEOUT_S,
+    ) -> dict[str, Any]:
         """A call of JetStream's API below `$JS.API`. Raises `ApiError` for its refusals."""
         data = json.dumps(body).encode() if body else b""
-        message = await self.request(f"$JS.API.{subject}", data, timeout_s=API_TIMEOUT_S)
+        message = await self.request(f"$JS.API.{subject}", data, timeout_s=timeout_s)
         return _result(message.data)
 
-    async def store(self, subject: str, data: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    async def store(
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float = API_TIMEOUT_S,
+    ) -> dict[str, Any]:
         """Publish into a stream; its acknowledgement. Raises `ApiError` for a refusal."""
-        message = await self.request(subject, data, timeout_s=API_TIMEOUT_S, headers=headers)
+        message = await self.request(subject, data, timeout_s=timeout_s, headers=headers)
         return _result(message.data)
 
     async def subscribe(

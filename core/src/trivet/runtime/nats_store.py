@@ -11,23 +11,37 @@ of a key replaced, the server finds again in its files when it was killed, and r
 the sake of the newer one; but a marker whose time is over it removes first (nats-server issue
 8505). So a killed server would bring back the last value, were it that which the dropped marker
 had replaced; as it is, it brings back the first marker, which says the same as nothing.
+
+Whoever leads a stream may die with what it was asked, and the others take seconds to notice and to
+choose the next. So each question is asked again while nobody answers: a read does no harm, and a
+write carries an id of its own by which it is known again where it was done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.errors import CONFLICT, TIMEOUT, UNAVAILABLE, Refused, Retry
 from trivet.runtime.nats_bus import NatsBus
 from trivet.runtime.nats_config import stream_of
-from trivet.runtime.nats_link import NOT_FOUND, ApiError, Link, translate
+from trivet.runtime.nats_link import (
+    API_TIMEOUT_S,
+    DUPLICATE_IN_PROCESS,
+    NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+    ApiError,
+    Link,
+    translate,
+)
 from trivet.runtime.nats_tail import (
     LAST_PER_SUBJECT,
     NO_MESSAGE,
@@ -44,10 +58,15 @@ from trivet.runtime.telemetry import span
 log = logging.getLogger(__name__)
 
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
+MESSAGE_ID = "Nats-Msg-Id"
 OPERATION = "KV-Operation"
 MARKER_REASON = "Nats-Marker-Reason"
 MARKER_TTL_S = 3600
 CREATE_ATTEMPTS = 5
+ANSWER_S = 1.2
+"""So long an answer is waited for before the same is asked again."""
+ASK_AGAIN_S = 0.1
+NOBODY_LEADS = 503
 OPEN_TIMEOUT_S = 30.0
 OPEN_AGAIN_S = 0.5
 
@@ -61,6 +80,7 @@ class _Raw:
     value: bytes
     revision: int
     marker: bool
+    headers: bytes
 
 
 class NatsStore:
@@ -188,20 +208,42 @@ class NatsStore:
         self, key: str, value: bytes, expected: int, headers: Mapping[str, str] | None = None
     ) -> int:
         _check_key(key)
-        sent = {EXPECT: str(expected), **(headers or {})}
+        id_ = secrets.token_hex(12)
+        sent = {EXPECT: str(expected), MESSAGE_ID: id_, **(headers or {})}
+        asked = itertools.count()
+
+        async def ask(wait_s: float) -> dict[str, Any]:
+            next(asked)
+            return await self._link.store(self._subject + key, value, sent, timeout_s=wait_s)
+
         try:
             with span(f"store write {key}"):
-                ack = await self._link.store(self._subject + key, value, sent)
+                ack = await self._ask(ask)
         except ApiError as error:
+            if error.number in WRONG_LAST_SEQUENCE and next(asked) > 1:
+                return await self._written(key, id_)
             raise translate(error, f"{self._bucket}/{key}") from error
         return int(ack["seq"])
+
+    async def _written(self, key: str, id_: str) -> int:
+        """The revision of a write that was asked for more than once, and refused: by what an
+        earlier copy of it has written, or by somebody else's."""
+        raw = await self._raw(key)
+        if raw is not None and f"{MESSAGE_ID}: {id_}".encode() in raw.headers:
+            return raw.revision
+        detail = f"{self._bucket}/{key}: no answer in time; it may have happened"
+        raise Retry(TIMEOUT, detail, retry_after_s=ASK_AGAIN_S)
 
     async def _raw(self, key: str) -> _Raw | None:
         _check_key(key)
         body = {"last_by_subj": self._subject + key}
         try:
             with span(f"store read {key}"):
-                found = await self._link.api(f"STREAM.MSG.GET.{self._stream}", body)
+                found = await self._ask(
+                    lambda wait_s: self._link.api(
+                        f"STREAM.MSG.GET.{self._stream}", body, timeout_s=wait_s
+                    )
+                )
         except ApiError as error:
             if error.status == NOT_FOUND and error.number == NO_MESSAGE:
                 return None
@@ -209,10 +251,33 @@ class NatsStore:
         message: dict[str, Any] = found["message"]
         headers = base64.b64decode(message.get("hdrs", ""))
         marker = OPERATION.encode() in headers or MARKER_REASON.encode() in headers
-        return _Raw(base64.b64decode(message.get("data", "")), message["seq"], marker)
+        return _Raw(base64.b64decode(message.get("data", "")), message["seq"], marker, headers)
+
+    async def _ask(self, ask: Callable[[float], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The answer to what may be asked more than once, `ask` being given how long to wait.
+        Raises what it raised last, where there is none in time or no connection any more."""
+        now = asyncio.get_running_loop().time
+        give_up = now() + API_TIMEOUT_S
+        while True:
+            try:
+                return await ask(max(min(ANSWER_S, give_up - now()), ASK_AGAIN_S))
+            except (Retry, ApiError) as error:
+                if not _may_be_answered_yet(error) or not self._link.connected:
+                    raise
+                if now() + ASK_AGAIN_S >= give_up:
+                    raise
+            await asyncio.sleep(ASK_AGAIN_S)
 
     def __repr__(self) -> str:
         return f"<NatsStore {self._bucket}>"
+
+
+def _may_be_answered_yet(error: Retry | ApiError) -> bool:
+    """Whether it only says that nobody answered, that nobody leads, or that a first copy is still
+    on its way."""
+    if isinstance(error, ApiError):
+        return error.status == NOBODY_LEADS or error.number == DUPLICATE_IN_PROCESS
+    return error.code in (TIMEOUT, UNAVAILABLE)
 
 
 def _change(key: str, step: Delivery) -> Change:

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from trivet.contracts.errors import CONFLICT, Refused, Retry
+from trivet.contracts.errors import CONFLICT, INTERNAL, Fatal, Refused, Retry
 from trivet.runtime.clock import Clock
 from trivet.runtime.metrics import Looks
 from trivet.runtime.pace import paced
@@ -182,9 +182,11 @@ class Reconciler:
             self._looks.note("refused", began)
             log.warning("%s %s: %s", self.name, key, error)
             return self._backoff(key)
-        except Exception:
+        except Exception as error:
             self._looks.note("failed", began)
-            log.exception("%s %s failed", self.name, key)
+            # What a driver tells says enough; what nobody has told of needs its traceback.
+            where = not isinstance(error, Fatal) or error.code is INTERNAL
+            log.error("%s %s failed: %s", self.name, key, error, exc_info=where)  # noqa: TRY400
             return self._backoff(key)
         self._looks.note("done", began)
         if self._failures.pop(key, None) is not None:

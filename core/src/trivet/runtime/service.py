@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from trivet.contracts.driver import DriverContext
 from trivet.contracts.endpoint import Endpoint, Nothing
+from trivet.contracts.errors import Retry
 from trivet.contracts.event import CloudEvent
 from trivet.contracts.resource import Kind, ResourceT
 from trivet.contracts.service_metrics import MetricsText, metrics_endpoint
@@ -251,9 +252,19 @@ class Service:
             began = self.runtime.clock.monotonic()
             try:
                 await run()
-            except Exception:
-                log.exception("%s: %s failed", self.runtime.service, name)
+            except Exception as error:  # noqa: BLE001 - told, and the duty goes on
+                _note_end(f"{self.runtime.service}: {name}", error)
             if self.runtime.clock.monotonic() - began > RESTART_LAST_S:
                 delay = RESTART_FIRST_S
             await self.runtime.clock.sleep(delay)
             delay = min(delay * 2, RESTART_LAST_S)
+
+
+def _note_end(who: str, error: Exception) -> None:
+    """Log that a duty ended: with where only if that is not said by what."""
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        _note_end(who, error.exceptions[0])
+    elif isinstance(error, Retry):
+        log.info("%s begins anew: %s", who, error)
+    else:
+        log.error("%s failed: %s", who, error, exc_info=error)

@@ -32,7 +32,8 @@ class Failed(StrEnum):
 
 
 class MemberFailure(Model):
-    """A member failed a write or a read, or its connection ended."""
+    """A member failed a write or a read, or its connection ended; `node` '': the graph itself
+    broke, or ended."""
 
     volume: ResourceId
     node: str
@@ -91,7 +92,8 @@ class Replication(Protocol):
     """
 
     def failures(self) -> AsyncIterator[MemberFailure]:
-        """Failures of members of all graphs of this node as they happen. Those from before it
+        """Failures of members of all graphs of this node as they happen, where the process that
+        served one here, or the graph, ended also if nobody reads or writes. Those from before it
         is asked are not told: `attached()` says which members have failed."""
         ...
 
@@ -138,6 +140,11 @@ class Replication(Protocol):
 
     async def end_copy(self, volume: ResourceId, node: str) -> None:
         """Stop a copy if it runs, and forget it."""
+        ...
+
+    async def servers(self, volume: ResourceId) -> tuple[ServedReplica, ...]:
+        """How the members of a graph that have not failed were reached when they came into it:
+        whoever starts again finds there whom to ask whether they are there."""
         ...
 
     async def greets(self, served: ServedReplica) -> bool:

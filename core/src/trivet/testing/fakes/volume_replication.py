@@ -97,6 +97,18 @@ class FakeReplication:
         finally:
             self._hearers.queues.discard(queue)
 
+    def tell_deaths(self, volume: ResourceId) -> None:
+        """Tell what ended of a volume's graph here, as an engine finds by itself."""
+        spec, alive = self.machine.graphs.get(volume, (None, False))
+        if spec is None:
+            return
+        if not alive:
+            self._hearers.tell(volume, "", Failed.CONNECTION)
+            return
+        member = self._graph(volume).members.get(self._context.node)
+        if member is not None and not is_connected(member):
+            self._hearers.tell(volume, self._context.node, Failed.CONNECTION)
+
     async def drop_member(self, volume: ResourceId, node: str) -> None:
         """Take a member out."""
         self._begin("drop_member", volume)
@@ -198,6 +210,11 @@ class FakeReplication:
         self._begin("end_copy", volume)
         self._graph(volume).copies.pop(node, None)
         self._end("end_copy")
+
+    async def servers(self, volume: ResourceId) -> tuple[ServedReplica, ...]:
+        """How the members that have not failed are reached."""
+        members = self._graph(volume).members.values()
+        return tuple(member.served for member in members if is_connected(member))
 
     async def greets(self, served: ServedReplica) -> bool:
         """Whether a server is there and answers."""

@@ -66,12 +66,17 @@ def wrong_blocks(acknowledged: Iterable[int], read: ReadAt) -> list[str]:
     return found
 
 
+def newest_stamp(read: ReadAt) -> int:
+    """The highest stamp that a disk carries anywhere; 0: none."""
+    found = (_stamp_of(read(offset_of(place), SECTOR)) for place in range(BLOCKS))
+    return max((stamp for stamp in found if stamp is not None), default=0)
+
+
 def _stamp_of(sector: bytes) -> int | None:
     match = _STAMP.fullmatch(sector)
     return int(match[1]) if match and len(sector) == SECTOR else None
 
 
-def unlike(size_bytes: int, one: ReadAt, other: ReadAt, piece: int = 2**20) -> list[int]:
-    """The offsets of the pieces in which two disks differ."""
-    offsets = range(0, size_bytes, piece)
+def unlike(offsets: Iterable[int], one: ReadAt, other: ReadAt, piece: int) -> list[int]:
+    """The offsets, of those, of the pieces in which two disks differ."""
     return [at for at in offsets if one(at, piece) != other(at, piece)]

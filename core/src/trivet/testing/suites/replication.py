@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -66,6 +67,10 @@ class Cluster(Protocol):
 
     async def kill_servers(self, node: str) -> None:
         """Kill what serves the replica of a node, without warning."""
+        ...
+
+    async def kill_graph(self) -> None:
+        """Kill what the volume is attached by, without warning."""
         ...
 
     async def hang(self, node: str) -> None:
@@ -155,6 +160,22 @@ class ReplicationSuite:
         await cluster.kill_servers(N2)
         assert not await cluster.engine(N1).greets(served)
 
+    async def test_who_serves_a_graph_is_found_again(self, cluster: Cluster) -> None:
+        """By another engine, too; not one that failed."""
+        there = await attach(cluster, N1, N2)
+        await cluster.reopen(N1)
+        engine = cluster.engine(N1)
+        for wanted in ((N1, N2), (N1,)):
+            servers = await engine.servers(V)
+            assert tuple(sorted(served.node for served in servers)) == wanted
+            assert [await engine.greets(served) for served in servers] == [True] * len(wanted)
+            assert {(served.volume, served.epoch) for served in servers} == {(V, there.epoch)}
+            await cluster.kill_servers(N2)
+        await engine.detach(V)
+        with pytest.raises(Refused) as refused:
+            await engine.servers(V)
+        assert refused.value.code is NOT_FOUND
+
     async def test_what_can_not_be_attached_is_refused(self, cluster: Cluster) -> None:
         """More replicas than slots, one node twice, none that serves reads."""
         one, two = await make(cluster, N1, N2)
@@ -211,6 +232,20 @@ class ReplicationSuite:
         assert await cluster.kept(N3, 0, BLOCK) == b"\x03" * BLOCK
         assert await cluster.kept(N2, 0, BLOCK) != b"\x03" * BLOCK
         assert await cluster.read(there, 0, BLOCK) == b"\x03" * BLOCK
+
+    async def test_deaths_are_told_to_nobodys_writes(self, cluster: Cluster) -> None:
+        """The local server's, and then the graph's: a guest may write only much later."""
+        await attach(cluster, N1, N2)
+        engine = cluster.engine(N1)
+        told = engine.failures()
+        for kill, node in ((partial(cluster.kill_servers, N1), N1), (cluster.kill_graph, "")):
+            failure = asyncio.ensure_future(anext(told))
+            await asyncio.sleep(0)
+            await kill()
+            heard = await asyncio.wait_for(failure, SOON_S)
+            assert (heard.volume, heard.node) == (V, node)
+        (there,) = await engine.attached(V)
+        assert not there.healthy
 
     async def test_the_local_member_may_go_too(self, cluster: Cluster) -> None:
         """Reads go to another; admitted again it gets writes, promoted it is read."""

@@ -23,7 +23,7 @@ from trivet.contracts.storage.replication import Copy, Extent, MemberFailure
 from trivet.contracts.storage.volume import Missing, Qos
 from trivet.plugins.storage import copies, qsd
 from trivet.plugins.storage.failures import Failures
-from trivet.plugins.storage.members import read_record
+from trivet.plugins.storage.members import read_record, served_by
 from trivet.plugins.storage.nbd_client import greets
 from trivet.plugins.storage.slot_changes import SlotChanges
 from trivet.plugins.storage.slots import server_of
@@ -162,6 +162,15 @@ class AttachedGraphs:
     async def _data(self, volume: ResourceId, size_bytes: int) -> tuple[Extent, ...]:
         """Where this node's replica has data."""
         raise NotImplementedError
+
+    async def servers(self, volume: ResourceId) -> tuple[ServedReplica, ...]:
+        """How the members of a graph that have not failed are reached."""
+        graph = self._graph(volume)
+        record = await asyncio.to_thread(read_record, graph.record)
+        there = await qsd.look_at(graph, self._servers)
+        well = [node for node, state in there.members.items() if state is not MemberState.FAILED]
+        latest = [member for node in well if record for member in record.of(node)[-1:]]
+        return tuple(served_by(member, volume, graph.epoch) for member in latest)
 
     async def greets(self, served: ServedReplica) -> bool:
         """Whether the server of a replica says who it is to a new client."""

@@ -126,6 +126,7 @@ class QemuBlockEngine(AttachedGraphs, SnapshotParts):
         for server in self._servers.all():
             if server.daemon is not None:  # a snapshot that was cut may have left it stopped
                 let_run(server.daemon)
+            self._failures.watch(server)
         for offer in self._offers.all():  # its client asks again
             await nbdkit.end_replica_server(self._offers, offer)
         for graph in self._graphs.all():
@@ -292,10 +293,10 @@ class QemuBlockEngine(AttachedGraphs, SnapshotParts):
                 remote = await nbdkit.start_remote_server(
                     self._servers, volume, epoch, data, export, address
                 )
+            self._failures.watch(here)
             there = nbdkit.served(here, export, remote if address else None, address)
             about = {"node": self._context.node, "boot": self._boot, "blank": blank}
-            about["size_bytes"] = sidecar.size_bytes
-            return there.model_copy(update=about)
+            return there.model_copy(update={**about, "size_bytes": sidecar.size_bytes})
 
     async def end_serving(self, volume: ResourceId, below_epoch: int) -> None:
         """End servers of epochs below `below_epoch`, which never come back."""

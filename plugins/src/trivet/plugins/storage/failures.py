@@ -2,8 +2,8 @@
 
 One listener a graph, at a monitor that is its alone. A vote that a member did not give names the
 block node that it stands on. Whenever a listener has (again) begun to hear, it looks at the graph
-once: what failed while nobody heard is told then. That no member ever failed is only known of a
-graph that was heard from its start to its end.
+once: what failed while nobody heard is told then; so it is when a process ends that a graph needs.
+That no member ever failed is only known of a graph that was heard from its start to its end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trivet.contracts.errors import TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.engine import AttachedVolume, MemberState
 from trivet.contracts.storage.replication import Failed, MemberFailure
+from trivet.plugins.storage.deaths import Deaths
 from trivet.plugins.storage.members import read_record
 from trivet.plugins.storage.qmp import events
 from trivet.plugins.storage.slots import PLACEHOLDER, WRITES, child_of
@@ -49,9 +50,12 @@ class Failures:
         self._listeners: dict[Path, asyncio.Task[None]] = {}
         self._heard: dict[Path, Heard] = {}
         self._hearers: set[asyncio.Queue[MemberFailure]] = set()
+        self._looks: set[asyncio.Task[None]] = set()
+        self._deaths = Deaths(self._look_soon)
 
     def listen(self, graph: Socket) -> None:
-        """Listen to a graph, until it is gone."""
+        """Listen to a graph, until it is gone, and watch its process."""
+        self.watch(graph)
         known = self._listeners.get(graph.path)
         if known is None or known.done():
             self._heard[graph.path] = Heard()
@@ -92,12 +96,22 @@ class Failures:
             self._hearers.discard(queue)
 
     async def close(self) -> None:
-        """Stop listening."""
-        tasks = list(self._listeners.values())
+        """Stop listening and watching."""
+        self._deaths.close()
+        tasks = [*self._listeners.values(), *self._looks]
         self._listeners.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def watch(self, socket: Socket) -> None:
+        """Look at a volume's graph when the daemon behind that socket ends."""
+        self._deaths.watch(socket)
+
+    def _look_soon(self, volume: ResourceId) -> None:
+        task = asyncio.create_task(self._catch_up(volume))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     async def _hear(self, graph: Socket) -> None:
         heard = self._heard[graph.path]
@@ -122,6 +136,8 @@ class Failures:
 
     async def _catch_up(self, volume: ResourceId) -> None:
         for there in await self._look(volume):
+            if not there.healthy:
+                self._tell(MemberFailure(volume=volume, node="", error="its graph broke"))
             for node, state in there.members.items():
                 if state is MemberState.FAILED:
                     self._tell(MemberFailure(volume=volume, node=node, error="not connected"))

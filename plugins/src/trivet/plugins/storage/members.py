@@ -12,8 +12,8 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from trivet.contracts.model import Model
-from trivet.contracts.storage.engine import AttachSpec, MemberState
+from trivet.contracts.model import Model, ResourceId
+from trivet.contracts.storage.engine import AttachSpec, MemberState, ServedReplica
 from trivet.plugins.storage.connections import Connection
 from trivet.plugins.storage.slots import PLACEHOLDER, READS, Child, server_of
 
@@ -76,6 +76,20 @@ def first_record(spec: AttachSpec, node: str) -> GraphRecord:
         thin=spec.thin,
         next=spec.slots,
         members=members,
+    )
+
+
+def served_by(member: Member, volume: ResourceId, epoch: int) -> ServedReplica:
+    """The server of a member, in the contract's words."""
+    here = member.server["type"] == "unix"
+    return ServedReplica(
+        volume=volume,
+        epoch=epoch,
+        export=member.export,
+        node=member.node,
+        socket=member.server["path"] if here else "",
+        host=None if here else member.server["host"],
+        port=None if here else int(member.server["port"]),
     )
 
 

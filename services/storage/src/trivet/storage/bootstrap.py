@@ -79,6 +79,7 @@ async def bootstrap(service: Service) -> None:
     service.agent("disk watch", DiskWatch(service, disks, inspector, disk_agent).run)
     service.agent("beats", Beats(service).run)
     places = PlacesWatch(service, pools, disks)
+    service.agent("beats of all", places.listen)
     service.controller("places", places.run)
     volume_controller = VolumeController(service, volumes, pools, snapshots, ledgers, places)
     service.controller("volumes", volume_controller.run)

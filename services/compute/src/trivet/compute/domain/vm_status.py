@@ -15,7 +15,8 @@ STEADY_S = 120.0
 
 RESUME_FIRST_S = 0.25
 RESUME_LAST_S = 10.0
-RESUMES_FORGOTTEN_S = 3 * RESUME_LAST_S
+RESUMES_APART = 3
+RESUMES_APART_S = 5.0
 RESTART_FIRST_S = 1.0
 RESTART_LAST_S = 300.0
 
@@ -87,9 +88,14 @@ def resume_delay_s(resumes: int) -> float:
     return min(RESUME_FIRST_S * 2.0 ** min(resumes - 1, 16), RESUME_LAST_S) if resumes else 0.0
 
 
+def resumes_forgotten_s(resumes: int) -> float:
+    """A try that came after so many, and held for that long, has been the last of its row."""
+    return max(RESUMES_APART * resume_delay_s(resumes), RESUMES_APART_S)
+
+
 def resumes_in_a_row(resumes: int, last: datetime | None, now: datetime) -> int:
     """The number of the try that is made now, the one before having been at `last`."""
-    fresh = last is None or elapsed_s(last, now) > RESUMES_FORGOTTEN_S
+    fresh = last is None or elapsed_s(last, now) > resumes_forgotten_s(resumes)
     return 1 if fresh else resumes + 1
 
 

@@ -7,7 +7,9 @@ does not answer, what it said last holds, and no node counts as removed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from trivet.contracts.compute.endpoints.nodes import CRUD as NODES
@@ -26,10 +28,15 @@ log = logging.getLogger(__name__)
 
 ASK_S = 5.0
 PAGE = 1000
+OWN_BEATS = 2
+"""Within so many beats' time an instance hears itself, if it hears anybody."""
 
 
 class PlacesWatch:
-    """Keeps `places` true while its instance leads; before that all is taken to be usable."""
+    """Keeps `places` true while its instance leads; before that all is taken to be usable.
+
+    Beats are heard by every instance: who takes over from a leader that died with its node knows
+    by then for how long that node has been silent."""
 
     def __init__(self, service: Service, pools: Collection[Pool], disks: Collection[Disk]) -> None:
         self._runtime = service.runtime
@@ -48,18 +55,25 @@ class PlacesWatch:
         """Call `callback` when what is known of a node or disk has changed its kind."""
         self._callbacks.append(callback)
 
-    async def run(self) -> None:
-        """Look until cancelled. A new leader gives every node the whole bound to be heard."""
-        self._heard.clear()
-        self._met.clear()
-        self._missing.clear()
+    async def listen(self) -> None:
+        """Hear beats until cancelled."""
         subscription = await self._runtime.bus.subscribe(beat_subject("*"), self._beat)
         try:
-            while True:
-                await self.look()
-                await self._runtime.clock.sleep(self._silent_s / BEATS_IN_SILENCE)
+            await asyncio.Event().wait()
         finally:
             await subscription.stop()
+
+    async def run(self) -> None:
+        """Look until cancelled. A new leader that did not hear its own node's beats just now has
+        heard nobody's, and gives every node the whole bound to be heard."""
+        own_s = self._runtime.clock.monotonic() - self._heard.get(self._runtime.node, -math.inf)
+        if own_s > OWN_BEATS * self._silent_s / BEATS_IN_SILENCE:
+            self._heard.clear()
+        self._met.clear()
+        self._missing.clear()
+        while True:
+            await self.look()
+            await self._runtime.clock.sleep(self._silent_s / BEATS_IN_SILENCE)
 
     async def _beat(self, message: Message) -> None:
         self._heard[message.subject.rsplit(".", 1)[-1]] = self._runtime.clock.monotonic()

@@ -9,7 +9,8 @@ before anything is served under it, and never twice.
 A volume that storage holds itself, to repair it, is let go of in order as soon as somebody asks
 for it; who can't wait any more takes it all the same, as from a holder that died. So is what
 another run of the same holder had: a guest that died may have writes on the way, which the next
-one must not see come and go.
+one must not see come and go. And what was attached for a run that has not begun yet, and broke
+(its hosts lost power, and what was not flushed), begins anew.
 """
 
 from __future__ import annotations
@@ -61,12 +62,20 @@ def attach(
             if not impatient:
                 return detach(volume, holder)
         elif not held.detaching:
-            if held.epoch != broken_epoch:
-                return volume
-            return with_attachment(volume, held.model_copy(update={"socket": None}))
+            broke = held.epoch == broken_epoch
+            # A holder that is about to begin has read nothing yet that must be found again.
+            if run is None or not (broke or _breaks(held)):
+                if not broke:
+                    return volume
+                return with_attachment(volume, held.model_copy(update={"socket": None}))
     epoch = volume.status.epoch + 1
     made = Attachment(holder=holder, node=node, epoch=epoch, run=run)
     return with_attachment(volume.with_status(epoch=epoch), made)
+
+
+def _breaks(held: Attachment) -> bool:
+    """Whether its graph was there, and is to be made again."""
+    return held.socket is None and held.export is not None
 
 
 def detach(volume: Volume, holder: str) -> Volume:

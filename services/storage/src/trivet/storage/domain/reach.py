@@ -2,8 +2,10 @@
 and which replicas are not waited for though their hosts answer.
 
 A host is silent from its last answer on. One that was lost is taken back after it has answered for
-a while without a break; each loss soon after the last doubles that while, so that one that comes
-and goes does not make the guests wait again and again.
+a while without a break. Each further loss makes that while longer, the more so the sooner it
+comes after the last: one that comes and goes does not make the guests wait again and again, and
+one that was well for as long as `STEADY_S` waits no longer than before. A host that is lost while
+it is not back has been lost once.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from trivet.storage.domain.replication import trusted
 
 SETTLE_FIRST_S = 1.0
 SETTLE_LAST_S = 60.0
-LOSSES_FORGOTTEN_S = 600.0
+STEADY_S = 30.0
+"""Losses that far apart leave the while as it is; closer ones make it up to twice as long."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,18 @@ def beat(beats: Beats, answered: bool, now: float, silent_s: float) -> Beats:
         return replace(beats, answered_at=now, answers_since=since)
     if beats.answers_since is None or now - beats.answered_at < silent_s:
         return beats
-    return replace(lost(beats, now), answers_since=None)
+    return lost(beats, now)
 
 
 def lost(beats: Beats, now: float) -> Beats:
     """What is known after the host was lost: it was silent, or what it serves broke."""
-    again = beats.lost_at is not None and now - beats.lost_at < LOSSES_FORGOTTEN_S
-    settle_s = min(beats.settle_s * 2, SETTLE_LAST_S) if again else SETTLE_FIRST_S
-    return replace(beats, answers_since=now, lost_at=now, settle_s=settle_s)
+    settle_s = beats.settle_s
+    if beats.lost_at is None:
+        settle_s = SETTLE_FIRST_S
+    elif reach(beats, now).settled:
+        longer = settle_s * 2.0 ** (1.0 - (now - beats.lost_at) / STEADY_S)
+        settle_s = min(max(longer, SETTLE_FIRST_S), SETTLE_LAST_S)
+    return replace(beats, answers_since=None, lost_at=now, settle_s=settle_s)
 
 
 def reach(beats: Beats, now: float) -> Reach:

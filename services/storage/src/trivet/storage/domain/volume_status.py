@@ -114,17 +114,22 @@ def removed(replica: Replica) -> Replica | None:
 
 
 def told_redundancy(volume: Volume, told: Condition, now: datetime) -> Volume:
-    """The volume saying how redundant it is; unchanged where it says so already, or where there
-    is nothing to be said."""
+    """The volume saying how redundant it is, and degraded where too few of its replicas can be
+    reached, in sync as all may be; unchanged where it says so already, or where there is nothing
+    to be said."""
     old = volume.status.condition(told.type)
     if old is None and told.status == "true" and not told.message:
         return volume
     # What was found while looking for a place is told in addition, until it changes.
     alike = old is not None and (old.status, old.reason) == (told.status, told.reason)
     said = old.message if old is not None else ""
+    phase = settled(volume).status.phase
+    if told.status == "false" and phase is Phase.READY:
+        phase = Phase.DEGRADED
     if alike and (told.message == said or said.startswith(f"{told.message}; no place")):
-        return volume
-    return volume.model_copy(update={"status": volume.status.with_condition(told, now)})
+        return volume if phase is volume.status.phase else volume.with_status(phase=phase)
+    status = volume.status.with_condition(told, now)
+    return volume.model_copy(update={"status": status}).with_status(phase=phase)
 
 
 def with_added(volume: Volume, replica: Replica) -> Volume:

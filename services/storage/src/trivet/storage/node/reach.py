@@ -3,7 +3,8 @@
 A host whose replicas are in a graph is asked where the writes go: one of its replica servers
 after the other is connected to, and has to greet. One whose replicas are not in a graph is asked
 over the bus whether its agent is there, which is all that is needed to ask it to serve. A host
-that hangs accepts nothing, or greets nobody, and nobody is told so but by its silence.
+that hangs accepts nothing, or greets nobody, and nobody is told so but by its silence. Graphs
+outlive this process: whom to ask of those that it finds, their engine tells.
 
 A server may greet and yet be of no use: its disk does not answer (its own node says so), or it
 answers writes with errors. It is broken off, too, where others have all it has.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 
-from trivet.contracts.errors import TrivetError
+from trivet.contracts.errors import Refused, TrivetError
 from trivet.contracts.model import ResourceId
 from trivet.contracts.storage.endpoints.node_attachment_check import ENDPOINT as CHECK
 from trivet.contracts.storage.endpoints.node_attachment_check import CheckRequest
@@ -60,6 +61,7 @@ class HostBeats:
         self._answers_of_disk = answers
         self._refused: dict[Member, float] = {}
         self._unread: set[Member] = set()
+        self._found: set[ResourceId] = set()
         self._turn = count()
 
     def note_served(self, served: ServedReplica) -> None:
@@ -111,12 +113,29 @@ class HostBeats:
         """Beat until cancelled."""
         while True:
             held = self._held()
+            await self._find_served(held)
             nodes = sorted({r.node for v in held for r in v.status.replicas} - {self._runtime.node})
             await asyncio.gather(*(self._beat(node, held) for node in nodes))
             await asyncio.gather(*(self._leave_unwell(volume) for volume in held))
             for gone in set(self._beats) - set(nodes):
                 del self._beats[gone]
             await self._runtime.clock.sleep(BEAT_S)
+
+    async def _find_served(self, held: list[Volume]) -> None:
+        """Know the servers of graphs that are there already, once."""
+        ids = {volume.meta.id for volume in held}
+        self._found &= ids
+        for id_ in sorted(ids - self._found):
+            try:
+                servers = await self._engine.servers(id_)
+            except TrivetError as error:
+                if not isinstance(error, Refused):
+                    log.info("%s: who serves it is not known yet: %s", id_, error)
+                    continue
+                servers = ()
+            for served in servers:
+                self._served.setdefault((id_, served.node), served)
+            self._found.add(id_)
 
     async def _beat(self, node: str, held: list[Volume]) -> None:
         clock = self._runtime.clock
