@@ -107,4 +107,4 @@ def test_shares_and_a_limit_have_their_effect(
     )
     assert RATIO * 0.85 < as_created < RATIO * 1.15
     assert 0.85 < alike < 1.15
-    assert limited < 0.22
+    assert limited < 0.25  # the limit is the vcpu's; the process has some threads more
