@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -39,15 +38,13 @@ from trivet.contracts.errors import (
     FieldError,
     Refused,
     Retry,
-    TrivetError,
 )
 from trivet.contracts.model import Model
 from trivet.contracts.resource import Kind, Meta, Phase, ResourceT, Scope
-from trivet.contracts.security.endpoints.quota_claim import ENDPOINT as CLAIM
-from trivet.contracts.security.endpoints.quota_claim import ClaimRequest
 from trivet.runtime.call import Call, malformed
 from trivet.runtime.clock import new_id
 from trivet.runtime.collection import Collection
+from trivet.runtime.quota_claims import QuotaClaims
 from trivet.runtime.service import Service
 
 EDIT_ATTEMPTS = 10
@@ -89,6 +86,7 @@ class CrudHandlers(Generic[ResourceT]):
         self._all = collection
         self._kind = collection.kind
         self._hooks = hooks
+        self._quotas = QuotaClaims(service.runtime.client, collection.kind)
 
     async def get(self, request: GetRequest, call: Call) -> ResourceT:
         """One resource, from the store; with `settle_s`, once it has settled."""
@@ -132,7 +130,7 @@ class CrudHandlers(Generic[ResourceT]):
             return self._hooks.shown(there)
         # Neither waits for the other: what is claimed in vain is given back.
         claimed, admitted = await asyncio.gather(
-            self._claim(None, fresh), self._hooks.admit(None, fresh), return_exceptions=True
+            self._quotas.claim(None, fresh), self._hooks.admit(None, fresh), return_exceptions=True
         )
         if isinstance(claimed, BaseException):
             raise claimed
@@ -146,7 +144,7 @@ class CrudHandlers(Generic[ResourceT]):
             if call.nonce is not None and error.code is NAME_TAKEN:
                 there = await self._same(fresh)
             if there is None:
-                await self._give_back(fresh)
+                await self._quotas.give_back(fresh)
                 raise
             made = there
         return self._hooks.shown(await self._settled(made, request.settle_s))
@@ -160,49 +158,6 @@ class CrudHandlers(Generic[ResourceT]):
             key, lambda r: r is None or r.meta.id != id_ or r.settled(), wait_s
         )
         return there if there is not None and there.meta.id == id_ else made
-
-    async def _claim(self, before: ResourceT | None, after: ResourceT) -> None:
-        """Claim what it takes of its project's quotas, where that is more than before."""
-        if any(more > 0 for more in self._grows(before, after)):
-            await self._tell_claim(after, stored=False)
-
-    async def _claimed(self, before: ResourceT, after: ResourceT) -> None:
-        """It is stored: what it takes less than before is free for others. What is missed here
-        the security service finds."""
-        if any(more < 0 for more in self._grows(before, after)):
-            with contextlib.suppress(TrivetError):
-                await self._tell_claim(after, stored=True)
-
-    def _grows(self, before: ResourceT | None, after: ResourceT) -> Iterator[int]:
-        """How much more of each limit it takes than before."""
-        takes = self._kind.takes
-        if takes is None or after.meta.project is None:
-            return
-        had = takes(before) if before is not None else {}
-        for name, amount in takes(after).items():
-            yield amount - had.get(name, 0)
-
-    async def _tell_claim(self, resource: ResourceT, *, stored: bool) -> None:
-        takes, project = self._kind.takes, resource.meta.project
-        assert takes is not None
-        assert project is not None
-        request = ClaimRequest(
-            project=project,
-            resource=resource.meta.id,
-            amounts=dict(takes(resource)),
-            generation=resource.meta.generation,
-            stored=stored,
-        )
-        await self._service.runtime.client.call(CLAIM, request)
-
-    async def _give_back(self, never_made: ResourceT) -> None:
-        """A claim that came to nothing; what is missed here the security service finds."""
-        if self._kind.takes is not None and never_made.meta.project is not None:
-            request = ClaimRequest(
-                project=never_made.meta.project, resource=never_made.meta.id, amounts={}
-            )
-            with contextlib.suppress(TrivetError):
-                await self._service.runtime.client.call(CLAIM, request)
 
     async def _same(self, resource: ResourceT) -> ResourceT | None:
         """What is stored under the same id: an earlier try of the same call made it."""
@@ -242,9 +197,9 @@ class CrudHandlers(Generic[ResourceT]):
                 raise Refused(DELETING, f"{self._kind.name} {request.name} is being deleted")
             try:
                 after = await self._hooks.admit(before, self._patched(before, request))
-                await self._claim(before, after)
+                await self._quotas.claim(before, after)
                 written = await self._all.write(before, after)
-                await self._claimed(before, after)
+                await self._quotas.settle(before, after)
                 return self._hooks.shown(written)
             except Refused as error:
                 if error.code is not CONFLICT:
