@@ -39,11 +39,14 @@ def test_a_pool_that_fills(used: float, alarm: str | None) -> None:
     assert raised == ([alarm] if alarm else [])
 
 
-@pytest.mark.parametrize(("claimed_gib", "alarms"), [(100, []), (101, ["pool-overcommitted"])])
+@pytest.mark.parametrize(
+    ("claimed_gib", "used_gib", "alarms"),
+    [(100, 60, []), (101, 49, []), (101, 50, ["pool-overcommitted"])],
+)
 def test_a_pool_of_which_more_is_promised_than_there_is(
-    claimed_gib: int, alarms: list[str]
+    claimed_gib: int, used_gib: int, alarms: list[str]
 ) -> None:
-    usage = PoolUsage(node="n1", size_bytes=100 * GIB, used_bytes=0)
+    usage = PoolUsage(node="n1", size_bytes=100 * GIB, used_bytes=used_gib * GIB)
     told = promised_condition((usage,), claimed_gib * GIB)
     status = PoolStatus(phase=Phase.READY, usage=(usage,), conditions=(told,))
     pool = Pool(

@@ -168,7 +168,7 @@ RULES: tuple[AlarmRule[Pool] | AlarmRule[Volume] | AlarmRule[Disk], ...] = (
         "pool-overcommitted",
         POOL,
         Severity.WARNING,
-        "More is promised of a pool than there is",
+        "More is promised of a pool than there is, and half of it is used",
         "Thin volumes may never need all of it; when they do, guests that write are paused. "
         f"`trivet pool edit --overcommit 1` promises no more than there is. {_ROOM}",
         _overcommitted,

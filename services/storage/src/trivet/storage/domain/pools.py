@@ -17,6 +17,9 @@ time, and the store is for what is decided."""
 
 
 FILLING, NEARLY_FULL = 0.80, 0.90
+PROMISES_WATCHED = 0.50
+"""From here on it is told that more is promised than there is."""
+
 ROOM_SHARE, ROOM_LEAST, ROOM_MOST = 0.01, 16 * MIB, GIB
 """A member with less room than this share of it is full: guests that found no space there would
 soon find none again, so they wait."""
@@ -53,7 +56,8 @@ def space_condition(usages: Sequence[PoolUsage]) -> Condition:
 
 
 def promised_condition(usages: Sequence[PoolUsage], claimed_bytes: int) -> Condition:
-    """Whether more is promised than there is."""
+    """Whether more is promised than there is: what thin volumes are for, and nothing to be warned
+    of until a good part of the pool is used."""
     size = sum(u.size_bytes for u in usages)
     if claimed_bytes <= size or not usages:
         return Condition(type="Promised", status="true", reason="WithinSize")
@@ -61,7 +65,9 @@ def promised_condition(usages: Sequence[PoolUsage], claimed_bytes: int) -> Condi
         f"{claimed_bytes / GIB:.0f} GiB are promised, {size / GIB:.0f} GiB are there:"
         f" when volumes fill up, {REMEDY}"
     )
-    return Condition(type="Promised", status="false", reason="Overcommitted", message=message)
+    filling = max(map(_used_share, usages)) >= PROMISES_WATCHED
+    status = "false" if filling else "true"
+    return Condition(type="Promised", status=status, reason="Overcommitted", message=message)
 
 
 def _used_share(usage: PoolUsage) -> float:
