@@ -36,6 +36,10 @@ LOOK_S = 1.0
 LIMITS = Limits(silent_s=2.0, checkpoint_bytes=2 * BLOCK)
 
 
+class AgentFailed(AssertionError):
+    """A node's agent raised what the code does not expect."""
+
+
 class SimNode:
     """A node: a machine, its engine (which outlives the agent), and the agent."""
 
@@ -63,7 +67,7 @@ class SimNode:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if not task.cancelled() and task.exception() is not None:
-            raise AssertionError("the agent failed") from task.exception()
+            raise AgentFailed("the agent failed") from task.exception()
         await agent.comparisons.close()
 
     async def power_cut(self) -> None:
